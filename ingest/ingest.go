@@ -1,0 +1,69 @@
+package ingest
+
+import (
+	"context"
+	"iter"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// A Source is one place that is watched.
+type Source interface {
+	// Observe yields what the source says beyond cursor, and ends when it is
+	// caught up. It is a pull: nothing is buffered ahead of the caller.
+	//
+	// The empty cursor stands for the beginning. Resuming from the cursor of
+	// any event that has one gives the same events as not having stopped.
+	// An error ends the sequence; events before it stand.
+	// A cancelled context ends it promptly with the context's error.
+	Observe(ctx context.Context, cursor string) iter.Seq2[Event, error]
+}
+
+// Event is one fact read from a source.
+type Event struct {
+	// Statement is what the source says, in retrace's words, and nothing about
+	// when or how it was seen: reading it again gives the same bytes.
+	Statement schema.Statement
+	// Envelope is set instead of Statement for a document that the source
+	// holds and others signed. It is recorded byte for byte.
+	Envelope *schema.Envelope
+	// Cursor is where to resume after this event. Empty means that one cannot
+	// resume here: this event and those up to the next cursor are recorded
+	// together or not at all. There are at most MaxGroup of them.
+	Cursor string
+	// Total estimates how many events the sequence will give in all, for a
+	// progress bar; 0 if unknown.
+	Total int
+}
+
+// MaxGroup is how many events may stand between two cursors.
+const MaxGroup = 1024
+
+// A Fetcher brings back the content of resources of its kind. For every
+// resource, Digest of what Fetch left is the resource's key.
+type Fetcher interface {
+	// Fetch lays the content of r out in dir, an existing empty directory.
+	Fetch(ctx context.Context, r schema.Resource, dir string) error
+	// Digest is the key of what Fetch left in dir.
+	Digest(ctx context.Context, dir string) (schema.Key, error)
+}
+
+// A Log is where facts are recorded. *ledger.Ledger is one; a client of a
+// remote ledger is another.
+type Log interface {
+	Append(ctx context.Context, b schema.Batch) (schema.Receipt, error)
+	// Cursor is how far source has been read in namespace; "" if never.
+	Cursor(ctx context.Context, namespace, source string) (string, error)
+}
+
+// Content is where bytes are kept so that they can be restored.
+// *content.Store is one.
+type Content interface {
+	// Put keeps the file or folder at path and returns its key: sha256 of a
+	// file, retraceTree1 of a folder. Putting the same bytes again is cheap.
+	Put(ctx context.Context, path string) (schema.Key, error)
+	// Has says whether the bytes of key are kept.
+	Has(ctx context.Context, key schema.Key) (bool, error)
+	// Fetch lays the content of key out at path, which must not exist.
+	Fetch(ctx context.Context, key schema.Key, path string) error
+}

@@ -1,0 +1,470 @@
+package schema
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// predicateBase begins the type of each predicate that retrace defines.
+const predicateBase = "https://github.com/retrace-ledger/retrace/predicates/"
+
+// Predicate types that retrace defines (DESIGN 12.3). Their JSON Schemas are
+// in schema/json.
+const (
+	GenesisV1      = predicateBase + "genesis/v1"
+	TrustV1        = predicateBase + "trust/v1"
+	ConfigV1       = predicateBase + "config/v1"
+	CoverageV1     = predicateBase + "coverage/v1"
+	CommitV1       = predicateBase + "commit/v1"
+	RefV1          = predicateBase + "ref/v1"
+	ImageV1        = predicateBase + "image/v1"
+	TagV1          = predicateBase + "tag/v1"
+	SnapshotV1     = predicateBase + "snapshot/v1"
+	ModelV1        = predicateBase + "model/v1"
+	DeploymentV1   = predicateBase + "deployment/v1"
+	AttestationV1  = predicateBase + "attestation/v1"
+	RetractionV1   = predicateBase + "retraction/v1"
+	ErasureV1      = predicateBase + "erasure/v1"
+	RestoreV1      = predicateBase + "restore/v1"
+	ReproductionV1 = predicateBase + "reproduction/v1"
+)
+
+// Genesis is entry 0 of every ledger: which log this is and by which keys it
+// speaks. The subject is the log key.
+type Genesis struct {
+	Format      int    `json:"format"`      // of bytes stored and signed; 1
+	Origin      string `json:"origin"`      // first line of every checkpoint
+	LogKey      string `json:"logKey"`      // vkey of the log (C2SP signed-note)
+	ObserverKey string `json:"observerKey"` // PEM of the key that signs what retrace observes
+}
+
+func (g *Genesis) check() error {
+	switch {
+	case g.Format != 1:
+		return fieldErrorf("format", "%d is not a format this program knows; it reads 1", g.Format)
+	case g.Origin == "":
+		return fieldErrorf("origin", "missing")
+	case g.LogKey == "":
+		return fieldErrorf("logKey", "missing")
+	case g.ObserverKey == "":
+		return fieldErrorf("observerKey", "missing")
+	}
+	return nil
+}
+
+// Trust says that a key is trusted, or no longer. The subject is the key.
+type Trust struct {
+	Action         string    `json:"action"`                   // "trust" or "revoke"
+	KeyID          string    `json:"keyID"`                    // SSH SHA256 fingerprint
+	Key            string    `json:"key"`                      // PEM
+	Name           string    `json:"name,omitempty"`           // who holds it, in words
+	Namespaces     []string  `json:"namespaces,omitempty"`     // where; empty for everywhere
+	PredicateTypes []string  `json:"predicateTypes,omitempty"` // for what; empty for everything
+	NotBefore      time.Time `json:"notBefore,omitzero"`       // entries recorded from here on; zero for all
+	NotAfter       time.Time `json:"notAfter,omitzero"`        // entries recorded before; zero for no end. Of a revocation: from when the key is not trusted
+	Reason         string    `json:"reason,omitempty"`
+}
+
+func (t *Trust) check() error {
+	switch {
+	case t.Action != "trust" && t.Action != "revoke":
+		return fieldErrorf("action", "%q is neither trust nor revoke", clip(t.Action))
+	case t.KeyID == "":
+		return fieldErrorf("keyID", "missing")
+	case t.Key == "":
+		return fieldErrorf("key", "missing")
+	case t.Action == "revoke" && t.NotAfter.IsZero():
+		return fieldErrorf("notAfter", "missing; a revocation says from when the key is not trusted")
+	}
+	return nil
+}
+
+// Config records a setting that decides what answers say, such as the
+// namespace of a source. The subject is the setting's canonical JSON.
+type Config struct {
+	Setting string            `json:"setting"`
+	Values  map[string]string `json:"values"`
+}
+
+func (c *Config) check() error {
+	if c.Setting == "" {
+		return fieldErrorf("setting", "missing")
+	}
+	return nil
+}
+
+// Coverage says what a watcher listed of a source between two times. The
+// subject is the listing. Each names the coverage statement before it.
+type Coverage struct {
+	Source   string    `json:"source"`
+	From     time.Time `json:"from,omitzero"`
+	To       time.Time `json:"to"`
+	Count    int       `json:"count"`              // things listed at To
+	Recorded int       `json:"recorded"`           // facts recorded in the interval
+	Blind    string    `json:"blind,omitempty"`    // why nothing could be read in the interval; empty when it could
+	Previous string    `json:"previous,omitempty"` // sha256 of the coverage statement before, in hex
+}
+
+func (c *Coverage) check() error {
+	switch {
+	case c.Source == "":
+		return fieldErrorf("source", "missing")
+	case c.To.IsZero():
+		return fieldErrorf("to", "missing")
+	case c.To.Before(c.From):
+		return fieldErrorf("to", "%s is before from, %s", c.To.Format(time.RFC3339), c.From.Format(time.RFC3339))
+	}
+	return checkPrevious(c.Previous)
+}
+
+// Commit is a Git commit object. The subject is the commit, its uri the
+// repository.
+type Commit struct {
+	Tree      string   `json:"tree"`
+	Parents   []string `json:"parents,omitempty"`
+	Author    Person   `json:"author"`
+	Committer Person   `json:"committer"`
+	Message   string   `json:"message,omitempty"`
+	Signature string   `json:"signature,omitempty"` // as in the object, armoured; not verified by being here
+}
+
+// Person is who made a commit, when by their clock, with their offset.
+type Person struct {
+	Name  string    `json:"name"`
+	Email string    `json:"email"`
+	When  time.Time `json:"when"`
+}
+
+func (c *Commit) check() error {
+	if err := checkDigest(GitTree, c.Tree); err != nil {
+		return under("tree", err)
+	}
+	for i, p := range c.Parents {
+		if err := checkDigest(GitCommit, p); err != nil {
+			return under("parents."+strconv.Itoa(i), err)
+		}
+	}
+	return nil
+}
+
+// Ref says that a Git ref points at the subject, or was deleted while it did.
+type Ref struct {
+	Repository string `json:"repository"`
+	Ref        string `json:"ref"`                // full, such as refs/heads/main
+	Old        string `json:"old,omitempty"`      // commit that it pointed at before, in hex
+	Forced     bool   `json:"forced,omitempty"`   // the old commit is not an ancestor of the new one
+	Deleted    bool   `json:"deleted,omitempty"`  // the subject is what it pointed at last
+	TagObject  string `json:"tag,omitempty"`      // object ID of an annotated tag
+	Previous   string `json:"previous,omitempty"` // sha256 of the statement about this ref before, in hex
+}
+
+func (r *Ref) check() error {
+	switch {
+	case r.Repository == "":
+		return fieldErrorf("repository", "missing")
+	case !strings.HasPrefix(r.Ref, "refs/") && r.Ref != "HEAD":
+		return fieldErrorf("ref", "%q is not a full ref name", clip(r.Ref))
+	}
+	return checkPrevious(r.Previous)
+}
+
+// Image is an OCI image manifest or index. The subject is the manifest.
+type Image struct {
+	Repository string            `json:"repository"`
+	MediaType  string            `json:"mediaType"`
+	Size       int64             `json:"size"` // bytes of the manifest
+	Config     string            `json:"config,omitempty"`
+	Platform   string            `json:"platform,omitempty"` // os/arch[/variant]
+	Layers     []Blob            `json:"layers,omitempty"`
+	Manifests  []IndexedManifest `json:"manifests,omitempty"` // of an index
+	Labels     map[string]string `json:"labels,omitempty"`    // annotations and config labels: the builder's claims
+	Signatures []string          `json:"signatures,omitempty"`
+}
+
+// Blob is a layer.
+type Blob struct {
+	Digest    string `json:"digest"`
+	MediaType string `json:"mediaType"`
+	Size      int64  `json:"size"`
+}
+
+// IndexedManifest is one image of an index.
+type IndexedManifest struct {
+	Digest    string `json:"digest"`
+	MediaType string `json:"mediaType"`
+	Platform  string `json:"platform,omitempty"`
+}
+
+func (i *Image) check() error {
+	switch {
+	case i.Repository == "":
+		return fieldErrorf("repository", "missing")
+	case i.MediaType == "":
+		return fieldErrorf("mediaType", "missing")
+	}
+	for n, l := range i.Layers {
+		if _, err := ParseKey(l.Digest); err != nil {
+			return under("layers."+strconv.Itoa(n)+".digest", err)
+		}
+	}
+	for n, m := range i.Manifests {
+		if _, err := ParseKey(m.Digest); err != nil {
+			return under("manifests."+strconv.Itoa(n)+".digest", err)
+		}
+	}
+	return nil
+}
+
+// Tag says that a tag of a registry repository points at the subject, or was
+// deleted while it did.
+type Tag struct {
+	Repository string `json:"repository"`
+	Tag        string `json:"tag"`
+	Old        string `json:"old,omitempty"` // digest that it pointed at before
+	Deleted    bool   `json:"deleted,omitempty"`
+	Previous   string `json:"previous,omitempty"` // sha256 of the statement about this tag before, in hex
+}
+
+func (t *Tag) check() error {
+	switch {
+	case t.Repository == "":
+		return fieldErrorf("repository", "missing")
+	case t.Tag == "":
+		return fieldErrorf("tag", "missing")
+	}
+	return checkPrevious(t.Previous)
+}
+
+// Snapshot is the content of a folder at one time. The subject is the folder
+// by its retraceTree1 digest.
+type Snapshot struct {
+	Source   string         `json:"source"`          // URI of the folder, dir:///path
+	Store    string         `json:"store,omitempty"` // where the content is kept: "store", or "host:NAME" when it never left that host
+	Handle   string         `json:"handle,omitempty"`
+	Count    int            `json:"count"`           // files, folders and links
+	Bytes    int64          `json:"bytes"`           // sum of file sizes
+	Files    []SnapshotFile `json:"files,omitempty"` // up to 10,000; beyond, the tree alone
+	Excluded []string       `json:"excluded,omitempty"`
+	Previous string         `json:"previous,omitempty"`
+}
+
+// SnapshotFile is one file of a snapshot.
+type SnapshotFile struct {
+	Path   string `json:"path"` // relative, with forward slashes
+	Type   string `json:"type"` // file, folder or link
+	Exec   bool   `json:"exec,omitempty"`
+	Size   int64  `json:"size,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
+	Target string `json:"target,omitempty"` // of a link
+}
+
+// MaxSnapshotFiles is how many files a snapshot statement lists.
+const MaxSnapshotFiles = 10000
+
+func (s *Snapshot) check() error {
+	if s.Source == "" {
+		return fieldErrorf("source", "missing")
+	}
+	if len(s.Files) > MaxSnapshotFiles {
+		return fieldErrorf("files", "lists %d; the limit is %d", len(s.Files), MaxSnapshotFiles)
+	}
+	for i, f := range s.Files {
+		field := "files." + strconv.Itoa(i)
+		if err := CheckPath(f.Path); err != nil {
+			return under(field+".path", err)
+		}
+		switch f.Type {
+		case "file":
+			if err := checkDigest(SHA256, f.SHA256); err != nil {
+				return under(field+".sha256", err)
+			}
+		case "folder", "link":
+		default:
+			return fieldErrorf(field+".type", "%q is none of file, folder and link", clip(f.Type))
+		}
+	}
+	return checkPrevious(s.Previous)
+}
+
+// CheckPath refuses paths that are not relative, slash-separated and clean, so
+// that no recorded path can lead outside the place it is laid out in.
+func CheckPath(p string) error {
+	switch {
+	case p == "":
+		return fieldErrorf("", "is empty")
+	case strings.HasPrefix(p, "/"):
+		return fieldErrorf("", "%q is absolute", clip(p))
+	case strings.ContainsRune(p, 0):
+		return fieldErrorf("", "%q holds a NUL byte", clip(p))
+	}
+	for _, part := range strings.Split(p, "/") {
+		if part == "" || part == "." || part == ".." {
+			return fieldErrorf("", "%q is not a clean relative path", clip(p))
+		}
+	}
+	return nil
+}
+
+// Model names a version of a model. The subject is its file or folder. A
+// version binds to the step that made it, not only to its bytes: retraining
+// can give equal bytes (DESIGN 12.9).
+type Model struct {
+	Name    string            `json:"name"`
+	Version string            `json:"version"`
+	Run     string            `json:"run,omitempty"`     // run ID of the step that made it
+	Path    string            `json:"path,omitempty"`    // where that step wrote it
+	Moved   bool              `json:"moved,omitempty"`   // the version pointed elsewhere before
+	Metrics map[string]any    `json:"metrics,omitempty"` // as the step reported them
+	Labels  map[string]string `json:"labels,omitempty"`
+}
+
+func (m *Model) check() error {
+	if err := CheckModelName(m.Name); err != nil {
+		return under("name", err)
+	}
+	if m.Version == "" || strings.ContainsAny(m.Version, "@ \t\n") {
+		return fieldErrorf("version", "%q is not a version: one or more characters, no spaces, no @", clip(m.Version))
+	}
+	return nil
+}
+
+// CheckModelName refuses names that a REF could not express.
+func CheckModelName(name string) error {
+	if name == "" || len(name) > 256 || strings.ContainsAny(name, "@:# \t\n=") || strings.HasPrefix(name, "/") || strings.HasPrefix(name, ".") {
+		return fieldErrorf("", "%q is not a model name: 1 to 256 characters, none of @ : # = or space, not beginning with / or .", clip(name))
+	}
+	return nil
+}
+
+// Deployment says what a workload ran. The subjects are its images.
+type Deployment struct {
+	Workload string            `json:"workload"` // CLUSTER/NAMESPACE/KIND/NAME
+	Models   []Descriptor      `json:"models,omitempty"`
+	Images   map[string]string `json:"images,omitempty"` // container name to digest
+	Deleted  bool              `json:"deleted,omitempty"`
+	Previous string            `json:"previous,omitempty"`
+}
+
+func (d *Deployment) check() error {
+	if strings.Count(d.Workload, "/") != 3 {
+		return fieldErrorf("workload", "%q is not CLUSTER/NAMESPACE/KIND/NAME", clip(d.Workload))
+	}
+	return checkPrevious(d.Previous)
+}
+
+// Attestation is a person's word on the subject, such as an approval.
+type Attestation struct {
+	Claim   string `json:"claim"` // such as "approved"
+	Comment string `json:"comment,omitempty"`
+	By      string `json:"by,omitempty"`
+}
+
+func (a *Attestation) check() error {
+	if a.Claim == "" {
+		return fieldErrorf("claim", "missing")
+	}
+	return nil
+}
+
+// Retraction withdraws the entry that it names. It marks and never removes.
+// The subject is the leaf commitment of that entry.
+type Retraction struct {
+	Index  int64  `json:"index"`
+	Reason string `json:"reason"`
+}
+
+func (r *Retraction) check() error {
+	if r.Index < 0 {
+		return fieldErrorf("index", "%d is negative", r.Index)
+	}
+	if r.Reason == "" {
+		return fieldErrorf("reason", "missing")
+	}
+	return nil
+}
+
+// Erasure says that the body of an entry was removed. The subject is the leaf
+// commitment of that entry.
+type Erasure struct {
+	Index  int64  `json:"index"`
+	Reason string `json:"reason"`
+}
+
+func (e *Erasure) check() error {
+	if e.Index <= 0 {
+		return fieldErrorf("index", "%d cannot be erased", e.Index)
+	}
+	if e.Reason == "" {
+		return fieldErrorf("reason", "missing")
+	}
+	return nil
+}
+
+// Restore is the verdict of a restoration: what was laid out and whether every
+// digest was right. The subject is the resource that was restored.
+type Restore struct {
+	Ref      string   `json:"ref"`    // as asked for
+	Result   string   `json:"result"` // COMPLETE or INCOMPLETE
+	Plan     string   `json:"plan"`   // sha256 of the plan, in hex
+	Size     int64    `json:"size"`   // ledger size that the plan speaks for
+	Checked  int      `json:"checked"`
+	Bytes    int64    `json:"bytes"`
+	Problems []string `json:"problems,omitempty"`
+}
+
+func (r *Restore) check() error {
+	if r.Result != "COMPLETE" && r.Result != "INCOMPLETE" {
+		return fieldErrorf("result", "%q is neither COMPLETE nor INCOMPLETE", clip(r.Result))
+	}
+	return nil
+}
+
+// Verdicts of a reproduction.
+const (
+	BitExact      = "BIT_EXACT"
+	Diverged      = "DIVERGED"
+	NotReplayable = "NOT_REPLAYABLE"
+)
+
+// Reproduction is the verdict of running recorded steps again. The subject is
+// the resource that was to be reproduced.
+type Reproduction struct {
+	Ref       string           `json:"ref"`
+	Verdict   string           `json:"verdict"` // BIT_EXACT, DIVERGED or NOT_REPLAYABLE
+	Reason    string           `json:"reason,omitempty"`
+	Isolation string           `json:"isolation"` // what kept the steps apart from the machine, in words
+	Platform  string           `json:"platform"`
+	Size      int64            `json:"size"` // ledger size that the plan speaks for
+	Steps     []ReproducedStep `json:"steps,omitempty"`
+}
+
+// ReproducedStep compares one step's outputs with the recorded ones.
+type ReproducedStep struct {
+	Step    int64              `json:"step"` // index of the entry that states it
+	Run     string             `json:"run,omitempty"`
+	Exit    int                `json:"exit"`
+	Outputs []ReproducedOutput `json:"outputs,omitempty"`
+}
+
+// ReproducedOutput is one output, recorded and made again.
+type ReproducedOutput struct {
+	Path     string `json:"path"`
+	Recorded string `json:"recorded"`       // key
+	Made     string `json:"made,omitempty"` // key; empty when the step did not write it
+}
+
+func (r *Reproduction) check() error {
+	switch r.Verdict {
+	case BitExact, Diverged, NotReplayable:
+		return nil
+	}
+	return fieldErrorf("verdict", "%q is none of %s, %s and %s", clip(r.Verdict), BitExact, Diverged, NotReplayable)
+}
+
+func checkPrevious(p string) error {
+	if p == "" {
+		return nil
+	}
+	return under("previous", checkDigest(SHA256, p))
+}
