@@ -92,6 +92,7 @@ const (
 	RelBuiltOf  = "builtOf"  // the image From was built from the commit To, says its label
 	RelPlatform = "platform" // the index From holds the image To
 	RelTree     = "tree"     // the commit From has the tree To
+	RelAlias    = "alias"    // From is another digest of the bytes that To identifies, says the entry
 )
 
 // Relation joins two resources. Claimed marks a relation that rests on a label
@@ -236,7 +237,25 @@ func (s Statement) Facts() (*Facts, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.aliases()
 	return b.f, nil
+}
+
+// aliases relates each weaker digest of a resource to the strongest, in both
+// directions, so that statements that name the same bytes differently meet.
+// The nodes stay apart: it is the entry that says they are the same.
+func (b *factBuilder) aliases() {
+	for _, r := range slices.Clone(b.f.Resources) {
+		for _, k := range r.Digests.Keys() {
+			if k == r.Key {
+				continue
+			}
+			alg := k.Algorithm()
+			b.add(Resource{Key: k, Kind: r.Kind, Name: r.Name, URI: r.URI, Digests: DigestSet{alg: k.Hex()}, MediaType: r.MediaType, Size: r.Size})
+			b.relate(k, r.Key, RelAlias, false)
+			b.relate(r.Key, k, RelAlias, false)
+		}
+	}
 }
 
 // checker is implemented by pointers to predicates.

@@ -1,0 +1,386 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+)
+
+// Direction of a walk.
+type Direction string
+
+// The directions: towards what a resource was made from, or towards what was
+// made from it.
+const (
+	Upstream   Direction = "UPSTREAM"
+	Downstream Direction = "DOWNSTREAM"
+)
+
+// Graph is what a walk needs of the facts of many entries. The lineage index
+// is one, over a whole ledger; FactGraph is one, over the entries of a bundle.
+// Because both are walked by the same Walk, a server's answer and an offline
+// verifier's cannot differ in anything but the entries they hold.
+type Graph interface {
+	// Node returns what is stated about k. An unknown key gives an empty node.
+	Node(ctx context.Context, k Key) (*Node, error)
+	// Step returns the step that the entry states.
+	Step(ctx context.Context, entry int64) (*Step, error)
+	// Grade returns how we know what the entry states.
+	Grade(ctx context.Context, entry int64) (Evidence, error)
+}
+
+// Node is where a resource stands in the graph. All lists are in ascending
+// order of entry.
+type Node struct {
+	Made []int64         // entries whose step generated it
+	Used []int64         // entries whose step used it
+	Up   []EntryRelation // relations in which it is From
+	Down []EntryRelation // relations in which it is To
+}
+
+// EntryRelation is a relation with the entry that states it.
+type EntryRelation struct {
+	Relation
+	Entry int64
+}
+
+// Edge says that From was made from To.
+type Edge struct {
+	From      Key      `json:"from"`
+	To        Key      `json:"to"`
+	Step      int64    `json:"step"`           // entry that states the step between them; -1 where there is none
+	Relation  string   `json:"relation"`       // "used", or the kind of relation
+	Role      string   `json:"role,omitempty"` // of a use
+	Path      string   `json:"path,omitempty"` // of a use
+	Entry     int64    `json:"entry"`          // that states the edge
+	Evidence  Evidence `json:"evidence"`
+	Ambiguous bool     `json:"ambiguous,omitempty"` // From has several recorded producers, and none was named
+	Depth     int      `json:"depth"`               // of the end that is nearer the root; 0 at the root
+}
+
+// Start is where a walk begins.
+type Start struct {
+	Key Key
+	// Run restricts the producers of Key to the step with this run ID: a model
+	// version is a digest and the step that made it.
+	Run string
+}
+
+// WalkOptions bounds a walk. The zero value walks everything upstream.
+type WalkOptions struct {
+	Direction Direction // Upstream if empty
+	Depth     int       // edges from the start; 0 for no bound
+	Size      int64     // entries from this index on are not seen; 0 for no bound
+}
+
+// Walk yields the edges reachable from start, nearest first, each once. The
+// order is a function of the entries alone. Its cost is that of the edges it
+// yields.
+//
+// Rules (docs/formats.md, "Graph"): a use that names its producer is bound to
+// it, otherwise to every producer; empty files and folders join nothing; the
+// files of a folder are followed where a step generated them; the parents and
+// the tree of a commit are not followed.
+func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[Edge, error] {
+	w := &walker{ctx: ctx, g: g, opt: opt, seen: map[Start]bool{}, emitted: map[edgeID]bool{}, grades: map[int64]Evidence{}}
+	return func(yield func(Edge, error) bool) {
+		w.push(start, 0)
+		for len(w.queue) > 0 {
+			next := w.queue[0]
+			w.queue = w.queue[1:]
+			if err := ctx.Err(); err != nil {
+				yield(Edge{}, err)
+				return
+			}
+			if err := w.visit(next, yield); err != nil {
+				if err != errStop {
+					yield(Edge{}, err)
+				}
+				return
+			}
+		}
+	}
+}
+
+type queued struct {
+	Start
+	depth int
+}
+
+// edgeID tells edges apart: an edge met on two ways is yielded once.
+type edgeID struct {
+	from, to    Key
+	step, entry int64
+	kind, role  string
+	path        string
+}
+
+type walker struct {
+	ctx     context.Context
+	g       Graph
+	opt     WalkOptions
+	queue   []queued
+	seen    map[Start]bool
+	emitted map[edgeID]bool
+	grades  map[int64]Evidence
+}
+
+var errStop = fmt.Errorf("the caller stopped the walk")
+
+func (w *walker) push(s Start, depth int) {
+	if w.seen[s] || w.seen[Start{Key: s.Key}] || (w.opt.Depth > 0 && depth >= w.opt.Depth) {
+		return
+	}
+	w.seen[s] = true
+	w.queue = append(w.queue, queued{s, depth})
+}
+
+// visible cuts an ascending list of entries at the size asked for.
+func (w *walker) visible(entries []int64) []int64 {
+	if w.opt.Size == 0 {
+		return entries
+	}
+	n, _ := slices.BinarySearch(entries, w.opt.Size)
+	return entries[:n]
+}
+
+func (w *walker) visit(q queued, yield func(Edge, error) bool) error {
+	if q.Key.Empty() {
+		return nil
+	}
+	node, err := w.g.Node(w.ctx, q.Key)
+	if err != nil {
+		return err
+	}
+	if w.opt.Direction == Downstream {
+		return w.down(q, node, yield)
+	}
+	return w.up(q, node, yield)
+}
+
+func (w *walker) up(q queued, node *Node, yield func(Edge, error) bool) error {
+	made, ambiguous, err := w.producers(node, q.Run)
+	if err != nil {
+		return err
+	}
+	for _, entry := range made {
+		step, err := w.g.Step(w.ctx, entry)
+		if err != nil {
+			return err
+		}
+		for _, u := range step.Uses {
+			e := Edge{From: q.Key, To: u.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Ambiguous: ambiguous, Depth: q.depth}
+			if err := w.emit(e, false, yield); err != nil {
+				return err
+			}
+			if u.Key != q.Key {
+				w.push(Start{u.Key, u.Producer}, q.depth+1)
+			}
+		}
+	}
+	for _, r := range node.Up {
+		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
+			break
+		}
+		follow, err := w.follows(r.Relation)
+		if err != nil {
+			return err
+		}
+		if !follow {
+			continue
+		}
+		e := Edge{From: r.From, To: r.To, Step: -1, Relation: r.Kind, Entry: r.Entry, Depth: q.depth}
+		if err := w.emit(e, r.Claimed, yield); err != nil {
+			return err
+		}
+		w.push(Start{Key: r.To}, q.depth+1)
+	}
+	return nil
+}
+
+// producers are the entries whose step made a node, only those of run where
+// one is named and known, and whether there are several to choose from.
+func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
+	made := w.visible(node.Made)
+	if run != "" {
+		var named []int64
+		for _, entry := range made {
+			step, err := w.g.Step(w.ctx, entry)
+			if err != nil {
+				return nil, false, err
+			}
+			if step.Run == run {
+				named = append(named, entry)
+			}
+		}
+		if len(named) > 0 {
+			return named, false, nil
+		}
+	}
+	return made, len(made) > 1, nil
+}
+
+// follows says whether a relation leads upstream.
+func (w *walker) follows(r Relation) (bool, error) {
+	switch r.Kind {
+	case RelBase, RelBuiltOf, RelPlatform, RelAlias:
+		return true, nil
+	case RelPartOf:
+		member, err := w.g.Node(w.ctx, r.To)
+		if err != nil {
+			return false, err
+		}
+		return len(w.visible(member.Made)) > 0, nil
+	}
+	return false, nil
+}
+
+func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error {
+	for _, entry := range w.visible(node.Used) {
+		step, err := w.g.Step(w.ctx, entry)
+		if err != nil {
+			return err
+		}
+		for _, u := range step.Uses {
+			if u.Key != q.Key || (q.Run != "" && u.Producer != "" && u.Producer != q.Run) {
+				continue
+			}
+			for _, o := range step.Generates {
+				e := Edge{From: o.Key, To: q.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Depth: q.depth}
+				if err := w.emit(e, false, yield); err != nil {
+					return err
+				}
+				if o.Key != q.Key {
+					w.push(Start{o.Key, step.Run}, q.depth+1)
+				}
+			}
+		}
+	}
+	for _, r := range node.Down {
+		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
+			break
+		}
+		if r.Kind == RelParent || r.Kind == RelTree {
+			continue
+		}
+		e := Edge{From: r.From, To: r.To, Step: -1, Relation: r.Kind, Entry: r.Entry, Depth: q.depth}
+		if err := w.emit(e, r.Claimed, yield); err != nil {
+			return err
+		}
+		w.push(Start{Key: r.From}, q.depth+1)
+	}
+	return nil
+}
+
+// emit yields an edge that was not yielded before, with its evidence: that of
+// its entry, or claimed where it rests on a label.
+func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error {
+	id := edgeID{e.From, e.To, e.Step, e.Entry, e.Relation, e.Role, e.Path}
+	if w.emitted[id] {
+		return nil
+	}
+	w.emitted[id] = true
+	e.Evidence = Claimed
+	if !claimed {
+		grade, ok := w.grades[e.Entry]
+		if !ok {
+			var err error
+			if grade, err = w.g.Grade(w.ctx, e.Entry); err != nil {
+				return err
+			}
+			w.grades[e.Entry] = grade
+		}
+		e.Evidence = grade
+	}
+	if !yield(e, nil) {
+		return errStop
+	}
+	return nil
+}
+
+// FactGraph is a Graph over facts in memory.
+type FactGraph struct {
+	nodes  map[Key]*Node
+	steps  map[int64]*Step
+	grades map[int64]Evidence
+}
+
+// NewFactGraph returns an empty graph.
+func NewFactGraph() *FactGraph {
+	return &FactGraph{nodes: map[Key]*Node{}, steps: map[int64]*Step{}, grades: map[int64]Evidence{}}
+}
+
+// Add adds what the entry at index states. Entries are added in ascending
+// order.
+func (g *FactGraph) Add(index int64, f *Facts, grade Evidence) {
+	g.grades[index] = grade
+	if f.Step != nil {
+		g.steps[index] = f.Step
+	}
+	f.Visit(
+		func(k Key) { n := g.node(k); n.Made = appendOnce(n.Made, index) },
+		func(k Key) { n := g.node(k); n.Used = appendOnce(n.Used, index) },
+		func(r Relation) {
+			from, to := g.node(r.From), g.node(r.To)
+			from.Up = append(from.Up, EntryRelation{r, index})
+			to.Down = append(to.Down, EntryRelation{r, index})
+		})
+}
+
+// Visit calls made for every resource that the facts say was generated, used
+// for every one that was used, and related for every relation, in the order
+// stated. It is how every index of facts is built.
+func (f *Facts) Visit(made, used func(Key), related func(Relation)) {
+	if f.Step != nil {
+		for _, o := range f.Step.Generates {
+			made(o.Key)
+		}
+		for _, u := range f.Step.Uses {
+			used(u.Key)
+		}
+	}
+	for _, r := range f.Relations {
+		related(r)
+	}
+}
+
+func appendOnce(s []int64, v int64) []int64 {
+	if n := len(s); n > 0 && s[n-1] == v {
+		return s
+	}
+	return append(s, v)
+}
+
+func (g *FactGraph) node(k Key) *Node {
+	n, ok := g.nodes[k]
+	if !ok {
+		n = new(Node)
+		g.nodes[k] = n
+	}
+	return n
+}
+
+// Node implements Graph.
+func (g *FactGraph) Node(_ context.Context, k Key) (*Node, error) {
+	if n, ok := g.nodes[k]; ok {
+		return n, nil
+	}
+	return new(Node), nil
+}
+
+// Step implements Graph.
+func (g *FactGraph) Step(_ context.Context, entry int64) (*Step, error) {
+	if s, ok := g.steps[entry]; ok {
+		return s, nil
+	}
+	return nil, fmt.Errorf("entry %d states no step", entry)
+}
+
+// Grade implements Graph.
+func (g *FactGraph) Grade(_ context.Context, entry int64) (Evidence, error) {
+	if e, ok := g.grades[entry]; ok {
+		return e, nil
+	}
+	return "", fmt.Errorf("entry %d was not graded", entry)
+}
