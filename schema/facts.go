@@ -46,6 +46,7 @@ type Resource struct {
 // Step is one execution that used resources and generated others.
 type Step struct {
 	Run         string // run ID; "" where the builder gives none
+	Subject     Key    // of the run itself, where it is a subject of the statement
 	Name        string
 	BuildType   string
 	Builder     string
@@ -484,7 +485,7 @@ func (b *factBuilder) use(d Descriptor, kind string) {
 func (b *factBuilder) generate(s Statement) {
 	for _, d := range s.Subject {
 		if run, ok := strings.CutPrefix(d.Name, runPrefix); ok && run == b.f.Step.Run {
-			b.describe(d, "run")
+			b.f.Step.Subject = b.describe(d, "run")
 			continue
 		}
 		key := b.describe(d, "")

@@ -22,8 +22,10 @@ const (
 // Because both are walked by the same Walk, a server's answer and an offline
 // verifier's cannot differ in anything but the entries they hold.
 type Graph interface {
-	// Node returns what is stated about k. An unknown key gives an empty node.
-	Node(ctx context.Context, k Key) (*Node, error)
+	// Node returns what is stated about k, at least the lists that a walk in
+	// direction d reads: Made and Up for Upstream, Used and Down for
+	// Downstream. An unknown key gives an empty node.
+	Node(ctx context.Context, k Key, d Direction) (*Node, error)
 	// Step returns the step that the entry states.
 	Step(ctx context.Context, entry int64) (*Step, error)
 	// Grade returns how we know what the entry states.
@@ -83,6 +85,9 @@ type WalkOptions struct {
 // files of a folder are followed where a step generated them; the parents and
 // the tree of a commit are not followed.
 func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[Edge, error] {
+	if opt.Direction == "" {
+		opt.Direction = Upstream
+	}
 	w := &walker{ctx: ctx, g: g, opt: opt, seen: map[Start]bool{}, emitted: map[edgeID]bool{}, grades: map[int64]Evidence{}}
 	return func(yield func(Edge, error) bool) {
 		w.push(start, 0)
@@ -149,7 +154,7 @@ func (w *walker) visit(q queued, yield func(Edge, error) bool) error {
 	if q.Key.Empty() {
 		return nil
 	}
-	node, err := w.g.Node(w.ctx, q.Key)
+	node, err := w.g.Node(w.ctx, q.Key, w.opt.Direction)
 	if err != nil {
 		return err
 	}
@@ -227,7 +232,7 @@ func (w *walker) follows(r Relation) (bool, error) {
 	case RelBase, RelBuiltOf, RelPlatform, RelAlias:
 		return true, nil
 	case RelPartOf:
-		member, err := w.g.Node(w.ctx, r.To)
+		member, err := w.g.Node(w.ctx, r.To, Upstream)
 		if err != nil {
 			return false, err
 		}
@@ -246,7 +251,7 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 			if u.Key != q.Key || (q.Run != "" && u.Producer != "" && u.Producer != q.Run) {
 				continue
 			}
-			for _, o := range step.Generates {
+			for _, o := range step.results() {
 				e := Edge{From: o.Key, To: q.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Depth: q.depth}
 				if err := w.emit(e, false, yield); err != nil {
 					return err
@@ -271,6 +276,15 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 		w.push(Start{Key: r.From}, q.depth+1)
 	}
 	return nil
+}
+
+// results are what a step left behind: its outputs, or the run itself where it
+// has none.
+func (s *Step) results() []Output {
+	if len(s.Generates) == 0 && s.Subject != "" {
+		return []Output{{Key: s.Subject, Name: runPrefix + s.Run}}
+	}
+	return s.Generates
 }
 
 // emit yields an edge that was not yielded before, with its evidence: that of
@@ -333,6 +347,9 @@ func (g *FactGraph) Add(index int64, f *Facts, grade Evidence) {
 // stated. It is how every index of facts is built.
 func (f *Facts) Visit(made, used func(Key), related func(Relation)) {
 	if f.Step != nil {
+		if f.Step.Subject != "" {
+			made(f.Step.Subject)
+		}
 		for _, o := range f.Step.Generates {
 			made(o.Key)
 		}
@@ -362,7 +379,7 @@ func (g *FactGraph) node(k Key) *Node {
 }
 
 // Node implements Graph.
-func (g *FactGraph) Node(_ context.Context, k Key) (*Node, error) {
+func (g *FactGraph) Node(_ context.Context, k Key, _ Direction) (*Node, error) {
 	if n, ok := g.nodes[k]; ok {
 		return n, nil
 	}

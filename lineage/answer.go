@@ -1,0 +1,196 @@
+package lineage
+
+import (
+	"context"
+	"time"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Lineage is the part of the graph that is reachable from one resource.
+type Lineage struct {
+	Ref       Ref
+	Direction schema.Direction
+	Resources []schema.Resource // the root first, then in the order met
+	Steps     []StepInfo        // in the order met
+	Edges     []schema.Edge
+	Truncated bool // there were more edges than the limit, or deeper than the depth
+	Size      int64
+}
+
+// StepInfo is a step with the entry that states it.
+type StepInfo struct {
+	Entry    int64
+	Step     *schema.Step
+	Evidence schema.Evidence
+}
+
+// LineageOptions bounds an answer. The zero value is everything upstream, up
+// to DefaultEdges.
+type LineageOptions struct {
+	Direction schema.Direction
+	Depth     int // 0 for no bound
+	Edges     int // DefaultEdges if 0
+}
+
+// DefaultEdges is how many edges an answer holds unless told otherwise.
+const DefaultEdges = 100000
+
+// Lineage walks from ref. An answer that was cut off says so.
+func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Lineage, error) {
+	if opt.Edges <= 0 {
+		opt.Edges = DefaultEdges
+	}
+	if opt.Direction == "" {
+		opt.Direction = schema.Upstream
+	}
+	a := &Lineage{Ref: ref, Direction: opt.Direction, Size: v.size}
+	seen := map[schema.Key]bool{}
+	steps := map[int64]bool{}
+	add := func(k schema.Key) error {
+		if k == "" || seen[k] {
+			return nil
+		}
+		seen[k] = true
+		r, err := v.Resource(k)
+		if err != nil {
+			return err
+		}
+		a.Resources = append(a.Resources, r)
+		return nil
+	}
+	if err := add(ref.Start.Key); err != nil {
+		return nil, err
+	}
+	walk := schema.Walk(ctx, v, ref.Start, schema.WalkOptions{Direction: opt.Direction, Depth: opt.Depth, Size: v.size})
+	for e, err := range walk {
+		if err != nil {
+			return nil, err
+		}
+		if len(a.Edges) == opt.Edges {
+			a.Truncated = true
+			break
+		}
+		a.Edges = append(a.Edges, e)
+		if err := add(e.From); err != nil {
+			return nil, err
+		}
+		if err := add(e.To); err != nil {
+			return nil, err
+		}
+		if e.Step >= 0 && !steps[e.Step] {
+			steps[e.Step] = true
+			s, err := v.StepInfo(ctx, e.Step)
+			if err != nil {
+				return nil, err
+			}
+			a.Steps = append(a.Steps, s)
+		}
+		if opt.Depth > 0 && e.Depth == opt.Depth-1 && !a.Truncated {
+			if a.Truncated, err = v.goesOn(ctx, e, opt.Direction); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return a, nil
+}
+
+// goesOn says whether something lies beyond the far end of an edge.
+func (v *View) goesOn(ctx context.Context, e schema.Edge, d schema.Direction) (bool, error) {
+	far := e.To
+	if d == schema.Downstream {
+		far = e.From
+	}
+	for _, err := range schema.Walk(ctx, v, schema.Start{Key: far}, schema.WalkOptions{Direction: d, Depth: 1, Size: v.size}) {
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// StepInfo returns the step that the entry states, with its evidence.
+func (v *View) StepInfo(ctx context.Context, entry int64) (StepInfo, error) {
+	s, err := v.Step(ctx, entry)
+	if err != nil {
+		return StepInfo{}, err
+	}
+	grade, err := v.Grade(ctx, entry)
+	return StepInfo{Entry: entry, Step: s, Evidence: grade}, err
+}
+
+// Producers are the steps that made the resource where start begins: the run
+// that it names, or every one.
+func (v *View) Producers(ctx context.Context, start schema.Start) ([]StepInfo, error) {
+	node, err := v.Node(ctx, start.Key, schema.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	var all, named []StepInfo
+	for _, entry := range node.Made {
+		if entry >= v.size {
+			break
+		}
+		s, err := v.StepInfo(ctx, entry)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+		if start.Run != "" && s.Step.Run == start.Run {
+			named = append(named, s)
+		}
+	}
+	if len(named) > 0 {
+		return named, nil
+	}
+	return all, nil
+}
+
+// Users are the steps that used k.
+func (v *View) Users(ctx context.Context, k schema.Key) ([]StepInfo, error) {
+	node, err := v.Node(ctx, k, schema.Downstream)
+	if err != nil {
+		return nil, err
+	}
+	var out []StepInfo
+	for _, entry := range node.Used {
+		if entry >= v.size {
+			break
+		}
+		s, err := v.StepInfo(ctx, entry)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// Relations are the relations that k stands in without a step, in both
+// directions.
+func (v *View) Relations(ctx context.Context, k schema.Key) (up, down []schema.EntryRelation, err error) {
+	u, err := v.Node(ctx, k, schema.Upstream)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := v.Node(ctx, k, schema.Downstream)
+	if err != nil {
+		return nil, nil, err
+	}
+	below := func(rs []schema.EntryRelation) []schema.EntryRelation {
+		for i, r := range rs {
+			if r.Entry >= v.size {
+				return rs[:i]
+			}
+		}
+		return rs
+	}
+	return below(u.Up), below(d.Down), nil
+}
+
+// ModelVersion is a named version of a model.
+type ModelVersion struct {
+	Name       string
+	Version    string
+	Pointed    // where the version points
+	RecordedAt time.Time
+	Evidence   schema.Evidence
+}

@@ -1,0 +1,239 @@
+package lineage
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Difference is one way in which what made two resources differs.
+type Difference struct {
+	// Kind is the role of the thing that differs (input, code, changes, image,
+	// tool), or parameter, environment, command, platform or step.
+	Kind  string
+	Name  string // path, parameter name or step name
+	Left  string // key or value; empty where only the right has it
+	Right string
+	// Depth is how many steps away from the two resources it lies.
+	Depth int
+	// Cause is false where the difference merely follows from one further up:
+	// an input that differs because the step that made it differed.
+	Cause bool
+	Steps []StepPair // where it shows, nearest first
+}
+
+// StepPair is two steps that do the same work on both sides; -1 where one side
+// has none.
+type StepPair struct{ Left, Right int64 }
+
+// Diff is why two resources differ.
+type Diff struct {
+	Left, Right Ref
+	Same        bool // the same bytes, made by the same step
+	// LeftMetrics and RightMetrics are what the two producing steps reported:
+	// the deviation to be explained.
+	LeftMetrics, RightMetrics map[string]any
+	Differences               []Difference // causes first, nearest first
+	Size                      int64
+}
+
+// Diff pairs the graphs of two resources step by step, prunes what is equal,
+// and reports what differs.
+func (v *View) Diff(ctx context.Context, left, right Ref) (*Diff, error) {
+	d := &differ{v: v, ctx: ctx, found: map[string]int{}, seen: map[[2]schema.Start]bool{}}
+	out := &Diff{Left: left, Right: right, Size: v.size, Same: left.Start == right.Start}
+	if err := d.resources(left.Start, right.Start, 0); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(d.list, func(a, b Difference) int {
+		if a.Cause != b.Cause {
+			if a.Cause {
+				return -1
+			}
+			return 1
+		}
+		return a.Depth - b.Depth
+	})
+	out.Differences = d.list
+	var err error
+	if out.LeftMetrics, err = v.metrics(ctx, left.Start); err != nil {
+		return nil, err
+	}
+	out.RightMetrics, err = v.metrics(ctx, right.Start)
+	return out, err
+}
+
+// metrics are those of the step that made the resource or, where it reported
+// none, of the nearest steps that used it.
+func (v *View) metrics(ctx context.Context, s schema.Start) (map[string]any, error) {
+	made, err := v.Producers(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	used, err := v.Users(ctx, s.Key)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]any{}
+	for _, step := range append(made, used...) {
+		for _, u := range step.Step.Uses {
+			if u.Key == s.Key && u.Producer != "" && s.Run != "" && u.Producer != s.Run {
+				step.Step = &schema.Step{}
+			}
+		}
+		for k, m := range step.Step.Metrics {
+			if _, ok := out[k]; !ok {
+				out[k] = m
+			}
+		}
+	}
+	return out, nil
+}
+
+type differ struct {
+	v     *View
+	ctx   context.Context
+	list  []Difference
+	found map[string]int // difference to its place in list
+	seen  map[[2]schema.Start]bool
+}
+
+// report adds a difference, or another place where a known one shows.
+func (d *differ) report(diff Difference, pair StepPair) {
+	id := strings.Join([]string{diff.Kind, diff.Name, diff.Left, diff.Right}, "\x00")
+	if i, ok := d.found[id]; ok {
+		d.list[i].Steps = append(d.list[i].Steps, pair)
+		return
+	}
+	d.found[id] = len(d.list)
+	diff.Steps = []StepPair{pair}
+	d.list = append(d.list, diff)
+}
+
+// resources compares what made two resources that play the same part.
+func (d *differ) resources(l, r schema.Start, depth int) error {
+	if l == r || d.seen[[2]schema.Start{l, r}] {
+		return nil
+	}
+	d.seen[[2]schema.Start{l, r}] = true
+	left, err := d.producer(l)
+	if err != nil {
+		return err
+	}
+	right, err := d.producer(r)
+	if err != nil {
+		return err
+	}
+	if left == nil || right == nil || left.Entry == right.Entry {
+		return nil
+	}
+	return d.steps(*left, *right, depth)
+}
+
+// producer is the step that made a resource; the newest where several did.
+func (d *differ) producer(s schema.Start) (*StepInfo, error) {
+	made, err := d.v.Producers(d.ctx, s)
+	if err != nil || len(made) == 0 {
+		return nil, err
+	}
+	return &made[len(made)-1], nil
+}
+
+func (d *differ) steps(l, r StepInfo, depth int) error {
+	pair := StepPair{l.Entry, r.Entry}
+	ls, rs := l.Step, r.Step
+	simple := []struct{ kind, name, left, right string }{
+		{"command", "", strings.Join(ls.Argv, " "), strings.Join(rs.Argv, " ")},
+		{"platform", "", ls.Platform, rs.Platform},
+		{"step", "builder", ls.Builder, rs.Builder},
+	}
+	for _, s := range simple {
+		if s.left != s.right {
+			d.report(Difference{Kind: s.kind, Name: s.name, Left: s.left, Right: s.right, Depth: depth, Cause: true}, pair)
+		}
+	}
+	d.values("parameter", ls.Parameters, rs.Parameters, depth, pair)
+	d.values("environment", ls.Environment, rs.Environment, depth, pair)
+	return d.uses(ls, rs, depth, pair)
+}
+
+func (d *differ) values(kind string, l, r map[string]string, depth int, pair StepPair) {
+	names := slices.Sorted(maps.Keys(l))
+	for _, n := range slices.Sorted(maps.Keys(r)) {
+		if _, ok := l[n]; !ok {
+			names = append(names, n)
+		}
+	}
+	for _, n := range names {
+		if l[n] != r[n] {
+			d.report(Difference{Kind: kind, Name: n, Left: l[n], Right: r[n], Depth: depth, Cause: true}, pair)
+		}
+	}
+}
+
+// part is what a use plays in a step: uses of two steps are compared where
+// they play the same.
+func part(u schema.Use) string {
+	if u.Path != "" {
+		return u.Role + "\x00" + u.Path
+	}
+	if u.Role == schema.RoleInput {
+		return u.Role + "\x00" + u.Name
+	}
+	return u.Role
+}
+
+func (d *differ) uses(ls, rs *schema.Step, depth int, pair StepPair) error {
+	right := map[string]schema.Use{}
+	for _, u := range rs.Uses {
+		right[part(u)] = u
+	}
+	for _, l := range ls.Uses {
+		r, ok := right[part(l)]
+		delete(right, part(l))
+		if !ok {
+			d.report(Difference{Kind: l.Role, Name: useName(l), Left: string(l.Key), Depth: depth, Cause: true}, pair)
+			continue
+		}
+		if err := d.use(l, r, depth, pair); err != nil {
+			return err
+		}
+	}
+	for _, u := range rs.Uses {
+		if r, ok := right[part(u)]; ok {
+			d.report(Difference{Kind: r.Role, Name: useName(r), Right: string(r.Key), Depth: depth, Cause: true}, pair)
+		}
+	}
+	return nil
+}
+
+// use reports two things that differ, and goes on to what made them. A thing
+// that nothing recorded made on either side is a cause; otherwise the cause
+// lies further up.
+func (d *differ) use(l, r schema.Use, depth int, pair StepPair) error {
+	if l.Key == r.Key {
+		return nil
+	}
+	ls, rs := schema.Start{Key: l.Key, Run: l.Producer}, schema.Start{Key: r.Key, Run: r.Producer}
+	lp, err := d.producer(ls)
+	if err != nil {
+		return err
+	}
+	rp, err := d.producer(rs)
+	if err != nil {
+		return err
+	}
+	cause := lp == nil || rp == nil || lp.Entry == rp.Entry
+	d.report(Difference{Kind: l.Role, Name: useName(l), Left: string(l.Key), Right: string(r.Key), Depth: depth, Cause: cause}, pair)
+	return d.resources(ls, rs, depth+1)
+}
+
+func useName(u schema.Use) string {
+	if u.Path != "" {
+		return u.Path
+	}
+	return u.Name
+}

@@ -1,0 +1,181 @@
+package lineage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Severity of a gap: what it stands in the way of.
+type Severity string
+
+// The severities, worst first.
+const (
+	Blocks  Severity = "blocks"  // restoring or reproducing cannot work
+	Risks   Severity = "risks"   // it may work, and may give something else
+	Weakens Severity = "weakens" // it works, but the proof is weaker than it could be
+)
+
+// Rule is a kind of gap (docs/gaps.md).
+type Rule struct {
+	ID       string
+	Severity Severity
+	Explain  string
+	Remedy   string
+}
+
+// Rules are all gaps that are looked for, by ID.
+func Rules() []Rule {
+	return []Rule{
+		{"no-digest", Blocks, "used by location only: nobody recorded a digest, so its bytes cannot be checked", "record it as a snapshot, or as an input of the step"},
+		{"content-elsewhere", Blocks, "its content was kept on another host only", "take a snapshot of it into this ledger's content store"},
+		{"content-missing", Blocks, "its digest is recorded but its bytes were not kept", "take a snapshot while the bytes still exist; until then only the digest can be checked"},
+		{"not-recorded", Blocks, "no step that made it was recorded", "record the step with `retrace run`, or its provenance with `retrace record`"},
+		{"outside-root", Blocks, "an input or output lies outside the working root, so the step cannot be laid out elsewhere", "move the file below the working root"},
+		{"secret-withheld", Blocks, "the step was given a secret whose value is withheld", "reproduce it by hand with the secret in the environment"},
+		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
+		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
+		{"changes-left-out", Risks, "some uncommitted changes were not captured", "commit them, or keep the files smaller than the limit and free of secrets"},
+		{"step-failed", Risks, "the step ended with an error", "look at the step; its outputs may be incomplete"},
+		{"ambiguous-producer", Risks, "several recorded steps made the same bytes, and the one that counts was not named", "name the model version, or record the input with its producer"},
+		{"dirty-tree", Weakens, "the step ran with uncommitted changes; they were captured, but no commit names them", "commit before running"},
+		{"commit-not-on-remote", Weakens, "the commit was on no remote when the step ran; it is kept in this ledger's content store only", "push the commit"},
+		{"claimed-only", Weakens, "stated by a label or an unsigned or untrusted document only", "trust the signer with `retrace keys trust`, or record the fact with a watcher"},
+	}
+}
+
+func rule(id string) Rule {
+	rules := Rules()
+	i := slices.IndexFunc(rules, func(r Rule) bool { return r.ID == id })
+	if i < 0 {
+		return Rule{ID: id, Severity: Risks, Explain: "seen by the recorder of the step", Remedy: "see the step"}
+	}
+	return rules[i]
+}
+
+// Gap is something that stands in the way of restoring or reproducing a
+// resource.
+type Gap struct {
+	Rule
+	Key    schema.Key // of the resource concerned; empty where it is a step
+	Name   string
+	Entry  int64 // that shows it; -1 if none
+	Detail string
+}
+
+// Held says whether the bytes of a resource are kept where they can be
+// restored from. A nil Held asks nothing.
+type Held func(ctx context.Context, r schema.Resource) (bool, error)
+
+// Gaps looks at everything upstream of ref. The order is nearest first.
+func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
+	a, err := v.Lineage(ctx, ref, LineageOptions{})
+	if err != nil {
+		return nil, err
+	}
+	c := &gapCollector{v: v, ctx: ctx, held: held, made: map[schema.Key]bool{}, roles: map[schema.Key]schema.Edge{}}
+	for _, e := range a.Edges {
+		c.made[e.From] = true
+		if _, ok := c.roles[e.To]; !ok {
+			c.roles[e.To] = e
+		}
+	}
+	if !c.made[ref.Start.Key] && ref.Start.Key != "" {
+		producers, err := v.Producers(ctx, ref.Start)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range producers {
+			c.made[ref.Start.Key] = true
+			a.Steps = append(a.Steps, p)
+		}
+	}
+	for i, r := range a.Resources {
+		if err := c.resource(r, i == 0); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range a.Edges {
+		c.edge(e)
+	}
+	for _, s := range a.Steps {
+		c.step(s)
+	}
+	return c.gaps, nil
+}
+
+type gapCollector struct {
+	v     *View
+	ctx   context.Context
+	held  Held
+	made  map[schema.Key]bool
+	roles map[schema.Key]schema.Edge // nearest edge that leads to a resource
+	gaps  []Gap
+}
+
+func (c *gapCollector) add(id string, k schema.Key, name string, entry int64, detail string) {
+	g := Gap{Rule: rule(id), Key: k, Name: name, Entry: entry, Detail: detail}
+	if !slices.ContainsFunc(c.gaps, func(h Gap) bool { return h.ID == g.ID && h.Key == k && h.Entry == entry && h.Detail == detail }) {
+		c.gaps = append(c.gaps, g)
+	}
+}
+
+func (c *gapCollector) resource(r schema.Resource, root bool) error {
+	via, used := c.roles[r.Key]
+	entry := int64(-1)
+	if used {
+		entry = via.Entry
+	}
+	if root && !c.made[r.Key] {
+		c.add("not-recorded", r.Key, r.Name, entry, "")
+	}
+	if !r.Key.Digested() {
+		c.add("no-digest", r.Key, r.Name, entry, "")
+		return nil
+	}
+	switch {
+	case r.Kind == "run" || via.Relation == schema.RelAlias || via.Role == schema.RoleTool:
+		return nil
+	case strings.HasPrefix(r.Content, "host:"):
+		c.add("content-elsewhere", r.Key, r.Name, entry, strings.TrimPrefix(r.Content, "host:"))
+		return nil
+	case c.held == nil || (c.made[r.Key] && !root):
+		return nil
+	}
+	ok, err := c.held(c.ctx, r)
+	if err != nil {
+		return fmt.Errorf("asking whether the content of %s is kept: %w", r.Key.Short(), err)
+	}
+	if !ok {
+		c.add("content-missing", r.Key, r.Name, entry, r.URI)
+	}
+	return nil
+}
+
+func (c *gapCollector) edge(e schema.Edge) {
+	if e.Evidence == schema.Claimed {
+		c.add("claimed-only", "", "", e.Entry, e.Relation)
+	}
+	if e.Ambiguous {
+		c.add("ambiguous-producer", e.From, "", e.Entry, "")
+	}
+}
+
+func (c *gapCollector) step(s StepInfo) {
+	name := s.Step.Name
+	for _, g := range s.Step.Gaps {
+		c.add(g.Rule, "", name, s.Entry, g.Detail)
+	}
+	for _, secret := range s.Step.Secrets {
+		c.add("secret-withheld", "", name, s.Entry, secret)
+	}
+	if s.Step.Exit != nil && *s.Step.Exit != 0 {
+		c.add("step-failed", "", name, s.Entry, fmt.Sprintf("exit status %d", *s.Step.Exit))
+	}
+	if len(s.Step.Argv) == 0 {
+		c.add("not-rerunnable", "", name, s.Entry, "")
+	}
+}

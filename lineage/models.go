@@ -1,0 +1,80 @@
+package lineage
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Models yields the versions of models whose naming filter takes, in the
+// ledger's order from the naming at entry from on. A version that was moved is
+// yielded once for each place it pointed at. An empty name selects all models.
+func (v *View) Models(ctx context.Context, from int64, name string, filter Filter) iter.Seq2[ModelVersion, error] {
+	return func(yield func(ModelVersion, error) bool) {
+		start, err := v.firstSince(filter.Since)
+		if err != nil {
+			yield(ModelVersion{}, err)
+			return
+		}
+		err = v.g.db.View(func(txn *badger.Txn) error {
+			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tagModel}, PrefetchSize: 100, PrefetchValues: true})
+			defer it.Close()
+			for it.Seek(key(tagModel, max(from, start))); it.Valid(); it.Next() {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				k := it.Item().KeyCopy(nil)
+				full, err := it.Item().ValueCopy(nil)
+				if err != nil {
+					return err
+				}
+				entry := entryAt(k, 1)
+				if entry >= v.size {
+					return nil
+				}
+				m, ok, err := v.modelAt(txn, string(full), entry, k[len(k)-4:])
+				if err != nil {
+					return err
+				}
+				if !filter.Until.IsZero() && !m.RecordedAt.Before(filter.Until) {
+					return nil
+				}
+				if !ok || (name != "" && m.Name != name) || (filter.Namespace != "" && m.namespace != filter.Namespace) {
+					continue
+				}
+				if !yield(m.ModelVersion, nil) {
+					return nil
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			yield(ModelVersion{}, err)
+		}
+	}
+}
+
+type modelInNamespace struct {
+	ModelVersion
+	namespace string
+}
+
+func (v *View) modelAt(txn *badger.Txn, full string, entry int64, seq []byte) (modelInNamespace, bool, error) {
+	info, err := v.entry(txn, entry)
+	if err != nil {
+		return modelInNamespace{}, false, err
+	}
+	var n schema.NameFact
+	if err := getJSON(txn, append(key(tagName, full, entry), seq...), &n); err != nil {
+		return modelInNamespace{}, false, err
+	}
+	name, version, ok := strings.Cut(strings.TrimPrefix(full, schema.NameModel+":"), "@")
+	return modelInNamespace{
+		ModelVersion: ModelVersion{Name: name, Version: version, Pointed: Pointed{n, entry}, RecordedAt: info.RecordedAt, Evidence: info.Evidence},
+		namespace:    info.Namespace,
+	}, ok, nil
+}

@@ -1,0 +1,427 @@
+package lineage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/go-json-experiment/json"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// At is what an answer speaks for: the entries below Size, and names as they
+// were at Time. The zero value is everything followed, now.
+type At struct {
+	Size int64
+	Time time.Time
+}
+
+// ErrNotFound marks a reference that nothing below the size answers to.
+var ErrNotFound = errors.New("not found")
+
+// View is the graph as of one size: every answer of one View speaks for the
+// same entries, however the log grows meanwhile.
+type View struct {
+	g     *Graph
+	size  int64
+	time  time.Time
+	trust *schema.TrustHistory
+}
+
+// View returns the graph as at says. A size beyond what was followed is an
+// error: the caller can Wait for it.
+func (g *Graph) View(at At) (*View, error) {
+	have := g.Size()
+	if at.Size == 0 {
+		at.Size = have
+	}
+	if at.Size < 0 || at.Size > have {
+		return nil, fmt.Errorf("cannot answer as of %d entries: the lineage index has followed %d", at.Size, have)
+	}
+	return &View{g: g, size: at.Size, time: at.Time, trust: g.trustAt(at.Size)}, nil
+}
+
+// Size is the ledger size that the view speaks for.
+func (v *View) Size() int64 { return v.size }
+
+// Time is the instant at which the view reads names; zero for the newest.
+func (v *View) Time() time.Time { return v.time }
+
+// Node implements schema.Graph.
+func (v *View) Node(_ context.Context, k schema.Key, d schema.Direction) (*schema.Node, error) {
+	if n, ok := v.g.cache.nodes.Get(nodeKey{k, d}); ok {
+		return n, nil
+	}
+	before := v.g.Size()
+	n, err := v.g.loadNode(k, d)
+	if err != nil {
+		return nil, err
+	}
+	v.g.mu.RLock()
+	defer v.g.mu.RUnlock()
+	// What was read while the index moved on may lack what it moved on to.
+	if v.g.state.Size == before {
+		v.g.cache.nodes.Add(nodeKey{k, d}, n)
+	}
+	return n, nil
+}
+
+func (g *Graph) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) {
+	n := new(schema.Node)
+	steps, relations := tagMade, tagUp
+	if d == schema.Downstream {
+		steps, relations = tagUsed, tagDown
+	}
+	err := g.db.View(func(txn *badger.Txn) error {
+		id, ok, err := idOf(txn, k)
+		if err != nil || !ok {
+			return err
+		}
+		list := &n.Made
+		related := &n.Up
+		if d == schema.Downstream {
+			list, related = &n.Used, &n.Down
+		}
+		if err := scanKeys(txn, key(byte(steps), id), func(key []byte) {
+			*list = append(*list, entryAt(key, afterID))
+		}); err != nil {
+			return err
+		}
+		return scan(txn, key(byte(relations), id), func(key, value []byte) error {
+			r := schema.EntryRelation{Entry: entryAt(key, afterID)}
+			if err := json.Unmarshal(value, &r.Relation); err != nil {
+				return fmt.Errorf("reading a relation of %s in the lineage index: %w", k, err)
+			}
+			*related = append(*related, r)
+			return nil
+		})
+	})
+	return n, err
+}
+
+// scanKeys is scan for keys without values.
+func scanKeys(txn *badger.Txn, prefix []byte, fn func(k []byte)) error {
+	opts := badger.DefaultIteratorOptions
+	opts.Prefix = prefix
+	opts.PrefetchValues = false
+	it := txn.NewIterator(opts)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		fn(it.Item().Key())
+	}
+	return nil
+}
+
+// Step implements schema.Graph.
+func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
+	if s, ok := v.g.cache.steps.Get(entry); ok {
+		return s, nil
+	}
+	s := new(schema.Step)
+	err := v.g.db.View(func(txn *badger.Txn) error { return getJSON(txn, key(tagStep, entry), s) })
+	if errors.Is(err, badger.ErrKeyNotFound) || entry >= v.size {
+		return nil, fmt.Errorf("entry %d states no step: %w", entry, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading step %d: %w", entry, err)
+	}
+	v.g.cache.steps.Add(entry, s)
+	return s, nil
+}
+
+// Grade implements schema.Graph.
+func (v *View) Grade(_ context.Context, entry int64) (schema.Evidence, error) {
+	e, err := v.Entry(entry)
+	if err != nil {
+		return "", err
+	}
+	return e.Evidence, nil
+}
+
+// EntryInfo is what the graph knows of an entry without reading its body.
+type EntryInfo struct {
+	Index         int64
+	PredicateType string
+	Namespace     string
+	RecordedAt    time.Time
+	At            time.Time // effective: the source's time where it states one
+	Source        string
+	Submitter     string
+	Signers       []string // IDs of keys whose signature verified
+	Evidence      schema.Evidence
+	Summary       string
+	Run           string
+	State         schema.State
+	Unreadable    string
+}
+
+// Entry returns what is known of the entry at index.
+func (v *View) Entry(index int64) (EntryInfo, error) {
+	if index < 0 || index >= v.size {
+		return EntryInfo{}, fmt.Errorf("entry %d: the ledger has %d entries: %w", index, v.size, ErrNotFound)
+	}
+	var info EntryInfo
+	err := v.g.db.View(func(txn *badger.Txn) (err error) {
+		info, err = v.entry(txn, index)
+		return err
+	})
+	return info, err
+}
+
+func (v *View) entry(txn *badger.Txn, index int64) (EntryInfo, error) {
+	var m meta
+	if err := getJSON(txn, key(tagEntry, index), &m); err != nil {
+		return EntryInfo{}, fmt.Errorf("reading entry %d of the lineage index: %w", index, err)
+	}
+	err := scan(txn, key(tagVerified, index), func(k, raw []byte) error {
+		if entryAt(k, afterID) >= v.size {
+			return nil
+		}
+		var ids []string
+		if err := json.Unmarshal(raw, &ids); err != nil {
+			return err
+		}
+		m.Signers = append(m.Signers, ids...)
+		return nil
+	})
+	if err != nil {
+		return EntryInfo{}, fmt.Errorf("reading signers of entry %d: %w", index, err)
+	}
+	header := schema.Header{RecordedAt: m.RecordedAt, Namespace: m.Namespace}
+	return EntryInfo{
+		Index: index, PredicateType: m.PredicateType, Namespace: m.Namespace, RecordedAt: m.RecordedAt, At: m.At,
+		Source: m.Source, Submitter: m.Submitter, Signers: m.Signers, Evidence: v.trust.Grade(header, m.PredicateType, m.Signers),
+		Summary: m.Summary, Run: m.Run, State: m.State, Unreadable: m.Unreadable,
+	}, nil
+}
+
+// Filter selects entries. Empty fields select all.
+type Filter struct {
+	PredicateType string
+	Namespace     string
+	Since         time.Time // recorded at or after
+	Until         time.Time // recorded before
+}
+
+func (f Filter) takes(e EntryInfo) bool {
+	return (f.PredicateType == "" || f.PredicateType == e.PredicateType) &&
+		(f.Namespace == "" || f.Namespace == e.Namespace) &&
+		!e.RecordedAt.Before(f.Since) && (f.Until.IsZero() || e.RecordedAt.Before(f.Until))
+}
+
+// Entries yields the entries that filter takes, from index from on, oldest
+// first. recordedAt never decreases, so that Since is found by bisection and
+// Until ends the sequence.
+func (v *View) Entries(ctx context.Context, from int64, filter Filter) iter.Seq2[EntryInfo, error] {
+	return func(yield func(EntryInfo, error) bool) {
+		start, err := v.firstSince(filter.Since)
+		if err != nil {
+			yield(EntryInfo{}, err)
+			return
+		}
+		for index, err := range v.indexes(max(from, start), filter.PredicateType) {
+			var e EntryInfo
+			if err == nil {
+				e, err = v.Entry(index)
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				yield(EntryInfo{}, err)
+				return
+			}
+			if !filter.Until.IsZero() && !e.RecordedAt.Before(filter.Until) {
+				return
+			}
+			if filter.takes(e) && !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// indexes yields the entries from index from on, or only those of one
+// predicate type.
+func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error] {
+	return func(yield func(int64, error) bool) {
+		if predicateType == "" {
+			for i := from; i < v.size; i++ {
+				if !yield(i, nil) {
+					return
+				}
+			}
+			return
+		}
+		var found []int64
+		err := v.g.db.View(func(txn *badger.Txn) error {
+			return scanKeys(txn, key(tagType, predicateType), func(k []byte) {
+				if i := entryAt(k, len(k)-8); i >= from && i < v.size {
+					found = append(found, i)
+				}
+			})
+		})
+		if err != nil {
+			yield(0, fmt.Errorf("reading the lineage index: %w", err))
+			return
+		}
+		for _, i := range found {
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+}
+
+// firstSince is the first entry recorded at or after t.
+func (v *View) firstSince(t time.Time) (int64, error) {
+	if t.IsZero() {
+		return 0, nil
+	}
+	low, high := int64(0), v.size
+	for low < high {
+		mid := (low + high) / 2
+		e, err := v.Entry(mid)
+		if err != nil {
+			return 0, err
+		}
+		if e.RecordedAt.Before(t) {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low, nil
+}
+
+// Resource describes k; ErrNotFound if no entry below the size mentions it.
+func (v *View) Resource(k schema.Key) (schema.Resource, error) {
+	var r schema.Resource
+	err := v.g.db.View(func(txn *badger.Txn) error {
+		id, ok, err := idOf(txn, k)
+		if err != nil || !ok {
+			return err
+		}
+		r, err = describe(txn, id, k, v.size)
+		return err
+	})
+	if err == nil && r.Key == "" {
+		err = fmt.Errorf("%s: %w", k, ErrNotFound)
+	}
+	return r, err
+}
+
+// Pointed is a name that pointed at a resource, with the entry that says so.
+type Pointed struct {
+	schema.NameFact
+	Entry int64
+}
+
+// NamesOf are the names that ever pointed at k, in the ledger's order.
+func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
+	var out []Pointed
+	err := v.g.db.View(func(txn *badger.Txn) error {
+		id, ok, err := idOf(txn, k)
+		if err != nil || !ok {
+			return err
+		}
+		return scan(txn, key(tagPointer, id), func(at, name []byte) error {
+			entry := entryAt(at, afterID)
+			if entry >= v.size {
+				return nil
+			}
+			seq := at[len(at)-4:]
+			var n schema.NameFact
+			full := append(key(tagName, string(name), entry), seq...)
+			if err := getJSON(txn, full, &n); err != nil {
+				return fmt.Errorf("reading name %s of entry %d: %w", name, entry, err)
+			}
+			out = append(out, Pointed{n, entry})
+			return nil
+		})
+	})
+	return out, err
+}
+
+// History is what a name pointed at, by effective time and then in the
+// ledger's order.
+func (v *View) History(name string) ([]Pointed, error) {
+	var out []Pointed
+	err := v.g.db.View(func(txn *badger.Txn) error {
+		prefix := key(tagName, name)
+		return scan(txn, prefix, func(at, raw []byte) error {
+			p := Pointed{Entry: entryAt(at, len(prefix))}
+			if p.Entry >= v.size {
+				return nil
+			}
+			if err := json.Unmarshal(raw, &p.NameFact); err != nil {
+				return fmt.Errorf("reading name %s: %w", name, err)
+			}
+			out = append(out, p)
+			return nil
+		})
+	})
+	slices.SortStableFunc(out, func(a, b Pointed) int { return a.At.Compare(b.At) })
+	return out, err
+}
+
+// Name is what name pointed at at the view's time. ErrNotFound before its
+// first sighting, which is "unknown", and when it had been deleted.
+func (v *View) Name(name string) (Pointed, error) {
+	history, err := v.History(name)
+	if err != nil {
+		return Pointed{}, err
+	}
+	var last Pointed
+	for _, p := range history {
+		if v.time.IsZero() || !p.At.After(v.time) {
+			last = p
+		}
+	}
+	switch {
+	case last.Name == "" && len(history) > 0:
+		return last, fmt.Errorf("%s: unknown at %s, before it was first seen at %s: %w", name, v.time.Format(time.RFC3339), history[0].At.Format(time.RFC3339), ErrNotFound)
+	case last.Name == "":
+		return last, fmt.Errorf("%s: %w", name, ErrNotFound)
+	case last.Deleted:
+		return last, fmt.Errorf("%s: deleted, says entry %d: %w", name, last.Entry, ErrNotFound)
+	}
+	return last, nil
+}
+
+// Names yields every name that begins with prefix, once, in order.
+func (v *View) Names(prefix string) ([]string, error) {
+	var out []string
+	err := v.g.db.View(func(txn *badger.Txn) error {
+		start := key(tagName, prefix)
+		return scanKeys(txn, start[:len(start)-1], func(k []byte) {
+			// tag NAME 0 ENTRY SEQ
+			if len(k) < 14 || entryAt(k, len(k)-12) >= v.size {
+				return
+			}
+			name := string(k[1 : len(k)-13])
+			if len(out) == 0 || out[len(out)-1] != name {
+				out = append(out, name)
+			}
+		})
+	})
+	return out, err
+}
+
+// RunEntries are the entries that state a step with this run ID.
+func (v *View) RunEntries(run string) ([]int64, error) {
+	var out []int64
+	err := v.g.db.View(func(txn *badger.Txn) error {
+		return scanKeys(txn, key(tagRun, run), func(k []byte) {
+			if e := entryAt(k, len(k)-8); e < v.size {
+				out = append(out, e)
+			}
+		})
+	})
+	return out, err
+}
