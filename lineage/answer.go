@@ -2,6 +2,8 @@ package lineage
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/retrace-ledger/retrace/schema"
@@ -14,7 +16,8 @@ type Lineage struct {
 	Resources []schema.Resource // the root first, then in the order met
 	Steps     []StepInfo        // in the order met
 	Edges     []schema.Edge
-	Truncated bool // there were more edges than the limit, or deeper than the depth
+	Entries   []int64 // that the answer rests on, ascending: with them alone the walk gives the same edges
+	Truncated bool    // there were more edges than the limit, or deeper than the depth
 	Size      int64
 }
 
@@ -62,7 +65,11 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 	if err := add(ref.Start.Key); err != nil {
 		return nil, err
 	}
-	walk := schema.Walk(ctx, v, ref.Start, schema.WalkOptions{Direction: opt.Direction, Depth: opt.Depth, Size: v.size})
+	entries := map[int64]bool{}
+	walk := schema.Walk(ctx, v, ref.Start, schema.WalkOptions{
+		Direction: opt.Direction, Depth: opt.Depth, Size: v.size,
+		Touched: func(entry int64) { entries[entry] = true },
+	})
 	for e, err := range walk {
 		if err != nil {
 			return nil, err
@@ -92,7 +99,41 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 			}
 		}
 	}
+	if err := v.addTrust(entries); err != nil {
+		return nil, err
+	}
+	a.Entries = slices.Sorted(maps.Keys(entries))
 	return a, nil
+}
+
+// addTrust adds the trust entries that the grades of entries rest on: all
+// that speak of a key which signed one of them.
+func (v *View) addTrust(entries map[int64]bool) error {
+	signers := map[string]bool{}
+	for entry := range entries {
+		e, err := v.Entry(entry)
+		if err != nil {
+			return err
+		}
+		for _, id := range e.Signers {
+			signers[id] = true
+		}
+	}
+	v.g.mu.RLock()
+	defer v.g.mu.RUnlock()
+	for _, t := range v.g.trust {
+		if t.Index < v.size && signers[t.KeyID] {
+			entries[t.Index] = true
+		}
+	}
+	return nil
+}
+
+// TrustFor are the trust entries that the grade of one entry rests on.
+func (v *View) TrustFor(entry int64) ([]int64, error) {
+	entries := map[int64]bool{entry: true}
+	err := v.addTrust(entries)
+	return slices.Sorted(maps.Keys(entries)), err
 }
 
 // goesOn says whether something lies beyond the far end of an edge.

@@ -74,6 +74,10 @@ type WalkOptions struct {
 	Direction Direction // Upstream if empty
 	Depth     int       // edges from the start; 0 for no bound
 	Size      int64     // entries from this index on are not seen; 0 for no bound
+	// Touched, if set, is called with every entry that the walk rests on,
+	// perhaps more than once: a walk over those entries alone gives the same
+	// edges.
+	Touched func(entry int64)
 }
 
 // Walk yields the edges reachable from start, nearest first, each once. The
@@ -170,6 +174,7 @@ func (w *walker) up(q queued, node *Node, yield func(Edge, error) bool) error {
 		return err
 	}
 	for _, entry := range made {
+		w.touch(entry)
 		step, err := w.g.Step(w.ctx, entry)
 		if err != nil {
 			return err
@@ -236,9 +241,20 @@ func (w *walker) follows(r Relation) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		return len(w.visible(member.Made)) > 0, nil
+		made := w.visible(member.Made)
+		if len(made) == 0 {
+			return false, nil
+		}
+		w.touch(made[0])
+		return true, nil
 	}
 	return false, nil
+}
+
+func (w *walker) touch(entry int64) {
+	if w.opt.Touched != nil {
+		w.opt.Touched(entry)
+	}
 }
 
 func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error {
@@ -295,6 +311,7 @@ func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error 
 		return nil
 	}
 	w.emitted[id] = true
+	w.touch(e.Entry)
 	e.Evidence = Claimed
 	if !claimed {
 		grade, ok := w.grades[e.Entry]

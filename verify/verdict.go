@@ -1,0 +1,367 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Verdict is the outcome of verifying a bundle that holds: what was proven, by
+// whose key, and what was not (DESIGN, invariant 12).
+type Verdict struct {
+	Origin    string            `json:"origin"`
+	LogKey    string            `json:"logKey"` // name+hash of the key that signed the checkpoint
+	Observer  string            `json:"observer"`
+	TreeSize  int64             `json:"treeSize"`  // of the checkpoint
+	SpeaksFor int64             `json:"speaksFor"` // entries that the answer is about
+	Ref       string            `json:"ref"`
+	Root      schema.Key        `json:"root,omitempty"`
+	Edges     []schema.Edge     `json:"edges,omitempty"` // with the verifier's own grades
+	Entries   []VerdictEntry    `json:"entries"`
+	Proven    []string          `json:"proven"`
+	NotProven []string          `json:"notProven"`
+	Grades    string            `json:"grades"` // whose trust the evidence is graded by
+	Resources []schema.Resource `json:"-"`
+}
+
+// VerdictEntry is an entry that was checked.
+type VerdictEntry struct {
+	Index         int64           `json:"index"`
+	PredicateType string          `json:"predicateType,omitempty"`
+	RecordedAt    time.Time       `json:"recordedAt,omitzero"`
+	Signers       []string        `json:"signers,omitempty"`
+	Evidence      schema.Evidence `json:"evidence,omitempty"`
+	Withheld      bool            `json:"withheld,omitempty"`
+}
+
+// Options changes how a bundle is verified. The zero value is right.
+type Options struct {
+	// Trust are the verifier's own keys: evidence is graded by them alone, and
+	// not by what the ledger's operator trusts.
+	Trust []schema.PublicKey
+}
+
+// Verify checks the bundle against the log's public key. A *FalseError says
+// exactly what does not hold; a *MalformedError what could not be read.
+func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*Verdict, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	c, err := OpenCheckpoint([]byte(b.Checkpoint), v)
+	if err != nil {
+		return nil, err
+	}
+	if b.Claim.Size < 1 || b.Claim.Size > c.Size {
+		return nil, &FalseError{"the size that the answer speaks for", fmt.Errorf("it is %d, the checkpoint covers %d", b.Claim.Size, c.Size)}
+	}
+	ck := &checkState{b: b, opts: opts, graph: schema.NewFactGraph(), resources: map[schema.Key]schema.Resource{}}
+	ck.verdict = &Verdict{
+		Origin: c.Origin, LogKey: fmt.Sprintf("%s+%08x", v.Name(), v.KeyHash()), TreeSize: c.Size, SpeaksFor: b.Claim.Size,
+		Ref: b.Claim.Ref, Root: b.Claim.Root, Grades: "as the ledger's operator trusts keys",
+	}
+	if opts.Trust != nil {
+		ck.verdict.Grades = "by the verifier's own keys"
+	}
+	for i, e := range b.Entries {
+		entry, err := e.open(b, v)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			err = ck.genesis(entry, v)
+		} else {
+			err = ck.entry(entry)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := ck.grade(); err != nil {
+		return nil, err
+	}
+	if err := ck.claim(ctx); err != nil {
+		return nil, err
+	}
+	ck.conclude()
+	return ck.verdict, nil
+}
+
+// checkState is the work on one bundle.
+type checkState struct {
+	b         *Bundle
+	opts      *Options
+	verdict   *Verdict
+	trust     *schema.TrustHistory
+	keys      []schema.PublicKey
+	entries   []opened
+	graph     *schema.FactGraph
+	resources map[schema.Key]schema.Resource
+	withheld  int
+}
+
+type opened struct {
+	schema.Entry
+	statement schema.Statement
+	facts     *schema.Facts
+	evidence  schema.Evidence
+}
+
+// genesis checks that entry 0 names this log, this log key, and an observer
+// key that signed it.
+func (c *checkState) genesis(e schema.Entry, v note.Verifier) error {
+	if e.State != schema.Present {
+		return malformed("bundle", "genesis, entry 0, has no body")
+	}
+	claim := "that entry 0 is the genesis of log " + v.Name()
+	s, err := e.Envelope.Statement()
+	if err != nil {
+		return &MalformedError{What: "genesis", Err: err}
+	}
+	var g schema.Genesis
+	if s.PredicateType != schema.GenesisV1 {
+		return &FalseError{claim, fmt.Errorf("it is a %s statement", s.PredicateType)}
+	}
+	if err := schema.DecodePredicate(s, true, &g); err != nil {
+		return &MalformedError{What: "genesis", Err: err}
+	}
+	if g.Origin != v.Name() {
+		return &FalseError{claim, fmt.Errorf("it is of log %s", g.Origin)}
+	}
+	key, err := note.NewVerifier(g.LogKey)
+	if err != nil {
+		return &MalformedError{What: "genesis", Err: fmt.Errorf("log key: %w", err)}
+	}
+	if key.KeyHash() != v.KeyHash() {
+		return &FalseError{claim, fmt.Errorf("it names the log key %08x, not %08x", key.KeyHash(), v.KeyHash())}
+	}
+	observer, err := keys.ParsePublic([]byte(g.ObserverKey))
+	if err != nil {
+		return &MalformedError{What: "genesis", Err: fmt.Errorf("observer key: %w", err)}
+	}
+	if len(Signers(e.Envelope, []schema.PublicKey{observer})) == 0 {
+		return &FalseError{claim, errors.New("its observer key did not sign it")}
+	}
+	c.trust = schema.NewTrustHistory(observer.ID)
+	c.keys = []schema.PublicKey{observer}
+	c.verdict.Observer = observer.ID
+	return c.entry(e)
+}
+
+// entry reads an entry's facts, and the trust that it states.
+func (c *checkState) entry(e schema.Entry) error {
+	if e.State != schema.Present {
+		c.withheld++
+		c.entries = append(c.entries, opened{Entry: e, facts: &schema.Facts{}})
+		return nil
+	}
+	what := fmt.Sprintf("entry %d", e.Index)
+	s, err := e.Envelope.Statement()
+	if err != nil {
+		return &MalformedError{What: what, Err: err}
+	}
+	f, err := s.Facts()
+	if err != nil {
+		return &MalformedError{What: what, Err: err}
+	}
+	c.entries = append(c.entries, opened{Entry: e, statement: s, facts: f})
+	for _, r := range f.Resources {
+		if _, ok := c.resources[r.Key]; !ok {
+			c.resources[r.Key] = r
+		}
+	}
+	if s.PredicateType != schema.TrustV1 || e.Index >= c.b.Claim.Size || len(Signers(e.Envelope, c.keys[:1])) == 0 {
+		return nil
+	}
+	var t schema.Trust
+	if err := schema.DecodePredicate(s, true, &t); err != nil {
+		return &MalformedError{What: what, Err: err}
+	}
+	pub, err := keys.ParsePublic([]byte(t.Key))
+	if err != nil || pub.ID != t.KeyID {
+		return nil // states a key under another key's ID: trusts nobody
+	}
+	c.trust.Apply(t)
+	c.keys = append(c.keys, pub)
+	return nil
+}
+
+// grade checks signatures and adds the facts of every entry to the graph.
+func (c *checkState) grade() error {
+	trusted := c.keys
+	if c.opts.Trust != nil {
+		trusted = c.opts.Trust
+	}
+	for i := range c.entries {
+		e := &c.entries[i]
+		ve := VerdictEntry{Index: e.Index, PredicateType: e.statement.PredicateType, RecordedAt: e.Header.RecordedAt}
+		if e.State != schema.Present {
+			ve.Withheld = true
+			c.verdict.Entries = append(c.verdict.Entries, ve)
+			continue
+		}
+		ve.Signers = Signers(e.Envelope, trusted)
+		switch {
+		case c.opts.Trust == nil:
+			e.evidence = c.trust.Grade(e.Header, e.statement.PredicateType, ve.Signers)
+		case len(ve.Signers) > 0:
+			e.evidence = schema.Attested
+		default:
+			e.evidence = schema.Claimed
+		}
+		ve.Evidence = e.evidence
+		c.verdict.Entries = append(c.verdict.Entries, ve)
+		if e.Index < c.b.Claim.Size {
+			c.graph.Add(e.Index, e.facts, e.evidence)
+		}
+	}
+	return nil
+}
+
+// claim derives the answer again from the entries and compares.
+func (c *checkState) claim(ctx context.Context) error {
+	cl := c.b.Claim
+	if cl.Name != "" {
+		if err := c.name(); err != nil {
+			return err
+		}
+	}
+	if cl.Root == "" {
+		return c.entryClaim()
+	}
+	next := 0
+	walk := schema.Walk(ctx, c.graph, schema.Start{Key: cl.Root, Run: cl.Run}, schema.WalkOptions{Direction: cl.Direction, Depth: cl.Depth, Size: cl.Size})
+	for got, err := range walk {
+		if err != nil {
+			return &MalformedError{What: "bundle", Err: err}
+		}
+		if next == len(cl.Edges) {
+			if cl.Truncated {
+				break
+			}
+			return &FalseError{"the answer", fmt.Errorf("it leaves out an edge that entry %d states: %s", got.Entry, describeEdge(got))}
+		}
+		want := cl.Edges[next]
+		graded := got
+		if c.opts.Trust != nil {
+			got.Evidence = want.Evidence
+		}
+		if got != want {
+			return &FalseError{"the answer", fmt.Errorf("its edge %d says %s; the entries state %s", next+1, describeEdge(want), describeEdge(got))}
+		}
+		c.verdict.Edges = append(c.verdict.Edges, graded)
+		next++
+	}
+	if next < len(cl.Edges) {
+		return &FalseError{"the answer", fmt.Errorf("no entry in the bundle states its edge %d: %s", next+1, describeEdge(cl.Edges[next]))}
+	}
+	return nil
+}
+
+// name checks that the entry which the claim names says that the name points
+// at the root.
+func (c *checkState) name() error {
+	cl := c.b.Claim
+	claim := fmt.Sprintf("that %s names %s", cl.Name, cl.Root.Short())
+	i := slices.IndexFunc(c.entries, func(e opened) bool { return e.Index == cl.Entry })
+	if i < 0 {
+		return &FalseError{claim, fmt.Errorf("entry %d, which is to say so, is not in the bundle", cl.Entry)}
+	}
+	for _, n := range c.entries[i].facts.Names {
+		if n.Name == cl.Name && n.Key == cl.Root && n.Run == cl.Run && !n.Deleted {
+			return nil
+		}
+	}
+	return &FalseError{claim, fmt.Errorf("entry %d does not state it", cl.Entry)}
+}
+
+func (c *checkState) entryClaim() error {
+	cl := c.b.Claim
+	if len(cl.Edges) > 0 {
+		return &FalseError{"the answer", errors.New("it has edges but no root that they are reached from")}
+	}
+	if !slices.ContainsFunc(c.entries, func(e opened) bool { return e.Index == cl.Entry }) {
+		return &FalseError{"the answer", fmt.Errorf("entry %d, which it is about, is not in the bundle", cl.Entry)}
+	}
+	return nil
+}
+
+func describeEdge(e schema.Edge) string {
+	s := fmt.Sprintf("%s was made from %s", e.From.Short(), e.To.Short())
+	if e.Step >= 0 {
+		s += fmt.Sprintf(" by step %d", e.Step)
+	}
+	s += fmt.Sprintf(" (%s", e.Relation)
+	if e.Role != "" {
+		s += ", " + e.Role
+	}
+	if e.Path != "" {
+		s += " " + e.Path
+	}
+	return s + fmt.Sprintf(", %s by entry %d)", e.Evidence, e.Entry)
+}
+
+// conclude says in words what was proven and what was not.
+func (c *checkState) conclude() {
+	v, cl := c.verdict, c.b.Claim
+	v.proven("the log key %s signed a checkpoint over %d entries", v.LogKey, v.TreeSize)
+	v.proven("all %d entries of the bundle are in that tree, byte for byte", len(c.entries))
+	if cl.Name != "" {
+		v.proven("entry %d names %s: %s", cl.Entry, cl.Name, cl.Root)
+	}
+	if cl.Root != "" {
+		v.proven("these entries state exactly the %d edges shown from %s", len(v.Edges), cl.Root)
+	}
+	for _, k := range c.unproduced() {
+		r := c.resources[k]
+		v.notProven("where %s came from: no entry in the bundle records a step that made it", label(r, k))
+	}
+	if cl.Truncated {
+		v.notProven("what lies beyond: the answer was cut off")
+	}
+	if c.withheld > 0 {
+		v.notProven("what %d entries state whose bodies are withheld or erased", c.withheld)
+	}
+	v.notProven("that nothing was left out: entries that the bundle does not hold may state more, or retract or revoke")
+	v.notProven("when: no witness cosigned the checkpoint, so the times are the operator's")
+	v.notProven("that what the signers of the entries state is true")
+}
+
+func (v *Verdict) proven(format string, args ...any) {
+	v.Proven = append(v.Proven, fmt.Sprintf(format, args...))
+}
+
+func (v *Verdict) notProven(format string, args ...any) {
+	v.NotProven = append(v.NotProven, fmt.Sprintf(format, args...))
+}
+
+func label(r schema.Resource, k schema.Key) string {
+	if r.Name != "" {
+		return fmt.Sprintf("%s (%s)", r.Name, k.Short())
+	}
+	return k.Short()
+}
+
+// unproduced are the resources that edges lead to and none leads from.
+func (c *checkState) unproduced() []schema.Key {
+	made := map[schema.Key]bool{}
+	for _, e := range c.verdict.Edges {
+		made[e.From] = true
+	}
+	var out []schema.Key
+	for _, e := range c.verdict.Edges {
+		if e.Role == schema.RoleTool || e.Role == schema.RoleCode || e.Role == schema.RoleChanges {
+			continue
+		}
+		if !made[e.To] && !slices.Contains(out, e.To) {
+			out = append(out, e.To)
+		}
+	}
+	return out
+}
