@@ -19,7 +19,16 @@ type Source interface {
 	Observe(ctx context.Context, cursor string) iter.Seq2[Event, error]
 }
 
-// Event is one fact read from a source.
+// A Waiter is a Source that knows when to look again. Wait returns nil when
+// there may be something beyond cursor, and the context's error when that is
+// done first. Any other error means that it cannot tell: the caller polls.
+type Waiter interface {
+	Wait(ctx context.Context, cursor string) error
+}
+
+// Event is what was read from a source: a fact (Statement or Envelope), an
+// object that could not be made one (Skipped), or neither, to move the cursor
+// or to carry the listing.
 type Event struct {
 	// Statement is what the source says, in retrace's words, and nothing about
 	// when or how it was seen: reading it again gives the same bytes.
@@ -27,6 +36,13 @@ type Event struct {
 	// Envelope is set instead of Statement for a document that the source
 	// holds and others signed. It is recorded byte for byte.
 	Envelope *schema.Envelope
+	// Skipped is set instead of Statement for an object that the source holds
+	// and that no statement can be made of. It is counted and shown; the
+	// source goes on.
+	Skipped *Skip
+	// Listing is what the source held in all. A read that was complete carries
+	// it on its last event, which may have nothing else.
+	Listing *Listing
 	// Cursor is where to resume after this event. Empty means that one cannot
 	// resume here: this event and those up to the next cursor are recorded
 	// together or not at all. There are at most MaxGroup of them.
@@ -36,7 +52,24 @@ type Event struct {
 	Total int
 }
 
-// MaxGroup is how many events may stand between two cursors.
+// Skip says which object was left out, and why.
+type Skip struct {
+	Object string // what it is, such as "commit 1b2c…"
+	Reason error  // a *schema.FieldError where a field is at fault
+}
+
+// Listing is what a source held when it was read to the end: how many things,
+// and a digest of which.
+type Listing struct {
+	Count  int
+	Digest schema.Key
+}
+
+// Fact says whether the event is one: whether it has a statement or an
+// envelope.
+func (e *Event) Fact() bool { return e.Envelope != nil || e.Statement.Type != "" }
+
+// MaxGroup is how many facts may stand between two cursors.
 const MaxGroup = 1024
 
 // A Fetcher brings back the content of resources of its kind. For every
