@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"encoding/base64"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -120,10 +121,14 @@ func ParseEnvelope(raw []byte) (Envelope, error) {
 	if len(env.Signatures) > 64 {
 		return Envelope{}, fieldErrorf("signatures", "has %d; the limit is 64", len(env.Signatures))
 	}
-	for _, s := range env.Signatures {
+	for i, s := range env.Signatures {
+		field := "signatures." + strconv.Itoa(i) + ".sig"
+		if s.Sig == "" {
+			return Envelope{}, fieldErrorf(field, "missing")
+		}
 		sig, err := decodeBase64(s.Sig)
 		if err != nil {
-			return Envelope{}, fieldErrorf("signatures.sig", "%v", err)
+			return Envelope{}, fieldErrorf(field, "%v", err)
 		}
 		e.Signatures = append(e.Signatures, Signature{KeyID: s.KeyID, Sig: sig})
 	}

@@ -26,8 +26,8 @@ type Facts struct {
 	Names []NameFact
 	// At is when it happened, by the source's clock; zero if it does not say.
 	At time.Time
-	// About is what the statement is a verdict or opinion on, by predicate
-	// type (VSA, attestation, retraction, restore, reproduction).
+	// Summary is the statement in a line for people: the subject of a commit's
+	// message, the verdict of an audit. No program reads it.
 	Summary string
 }
 
@@ -139,6 +139,8 @@ func (s Statement) Facts() (*Facts, error) {
 		err = b.provenance(s)
 	case ProvenanceV02:
 		err = b.provenanceV02(s)
+	case ProvenanceV01:
+		err = b.provenanceV01(s)
 	case LinkV03:
 		err = b.link(s)
 	case VSAv1:
@@ -354,11 +356,13 @@ func (b *factBuilder) describe(d Descriptor, kind string) Key {
 
 func guessKind(d Descriptor) string {
 	switch alg := d.Key().Algorithm(); {
-	case alg == GitCommit || alg == GitTree || alg == "gitTag" || strings.HasPrefix(d.URI, "git+"):
+	case alg == GitCommit || alg == GitTree || alg == "gitTag":
+		return "git"
+	case (alg == "uri" || alg == "sha1") && isRepository(d.URI):
 		return "git"
 	case alg == RetraceTree1:
 		return "snapshot"
-	case strings.HasPrefix(d.URI, "pkg:docker/") || strings.HasPrefix(d.URI, "pkg:oci/") || strings.HasPrefix(d.URI, "oci://") || strings.HasPrefix(d.URI, "docker://"):
+	case strings.HasPrefix(d.URI, "pkg:docker/") || strings.HasPrefix(d.URI, "pkg:oci/") || strings.HasPrefix(d.URI, "oci://") || strings.HasPrefix(d.URI, "docker://") || isImageName(d.Name):
 		return "oci"
 	case strings.HasPrefix(d.Name, runPrefix):
 		return "run"
@@ -468,6 +472,7 @@ func (b *factBuilder) deployment(s Statement, p *Deployment) error {
 
 // use notes a dependency of a step.
 func (b *factBuilder) use(d Descriptor, kind string) {
+	d = commitDigest(d)
 	key := b.describe(d, kind)
 	if key == "" {
 		return
@@ -516,6 +521,9 @@ func (b *factBuilder) provenance(s Statement) error {
 		for _, d := range p.BuildDefinition.ResolvedDependencies {
 			b.use(d, "")
 		}
+		if err := b.externals(p); err != nil {
+			return err
+		}
 		b.generate(s)
 		b.f.Summary = step.Name
 		return nil
@@ -539,7 +547,7 @@ func (b *factBuilder) run(s Statement, p *Provenance) error {
 	if first.Name != runPrefix+step.Run {
 		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(first.Name), runPrefix+step.Run)
 	}
-	canonical := jsontext.Value(slices.Clone(s.Predicate))
+	canonical := slices.Clone(s.Predicate)
 	if err := canonical.Canonicalize(); err != nil {
 		return fieldErrorf("predicate", "%v", err)
 	}
@@ -566,55 +574,6 @@ func (b *factBuilder) run(s Statement, p *Provenance) error {
 			return under(field, err)
 		}
 	}
-	return nil
-}
-
-func (b *factBuilder) provenanceV02(s Statement) error {
-	p := new(provenanceV02)
-	if err := DecodePredicate(s, false, p); err != nil {
-		return err
-	}
-	if p.Builder.ID == "" {
-		return fieldErrorf("predicate.builder.id", "missing")
-	}
-	if p.BuildType == "" {
-		return fieldErrorf("predicate.buildType", "missing")
-	}
-	b.f.Step = &Step{
-		Run: p.Metadata.InvocationID, Name: p.BuildType, BuildType: p.BuildType, Builder: p.Builder.ID,
-		Started: p.Metadata.StartedOn, Finished: p.Metadata.FinishedOn, Parameters: flatten(p.Invocation.Parameters),
-	}
-	b.f.At, b.f.Summary = p.Metadata.FinishedOn, p.BuildType
-	for i, d := range p.Materials {
-		if d.Key() == "" {
-			continue
-		}
-		if err := d.check(); err != nil {
-			return under("predicate.materials."+strconv.Itoa(i), err)
-		}
-		b.use(d, "")
-	}
-	b.generate(s)
-	return nil
-}
-
-func (b *factBuilder) link(s Statement) error {
-	p := new(link)
-	if err := DecodePredicate(s, false, p); err != nil {
-		return err
-	}
-	if p.Name == "" {
-		return fieldErrorf("predicate.name", "missing")
-	}
-	b.f.Step = &Step{Name: p.Name, BuildType: LinkV03, Argv: p.Command}
-	b.f.Summary = p.Name
-	for i, d := range p.Materials {
-		if err := d.check(); err != nil {
-			return under("predicate.materials."+strconv.Itoa(i), err)
-		}
-		b.use(d, "")
-	}
-	b.generate(s)
 	return nil
 }
 

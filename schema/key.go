@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -29,11 +30,13 @@ var strength = []string{
 }
 
 // hexLengths are the exact lengths, in hex digits, of the digests whose length
-// is fixed. Others take any even length up to 256.
+// is fixed. Others take any length up to 256: in-toto lets anyone name an
+// immutable identifier of their own, such as gce_image_id, whose digits are
+// not bytes.
 var hexLengths = map[string][]int{
 	"md5": {32}, "sha1": {40}, "sha224": {56}, RetraceTree1: {64}, "dirHash": {64}, "dirHash1": {64},
 	GitCommit: {40, 64}, GitTree: {40, 64}, "gitTag": {40, 64}, "gitBlob": {40, 64},
-	"sha512_256": {64}, "sha512_224": {56}, "sha3_512": {128}, "sha3_384": {96}, "sha3_256": {64}, "sha3_224": {56},
+	"ripemd160": {40}, "sm3": {64}, "gost": {64}, "sha512_256": {64}, "sha512_224": {56}, "sha3_512": {128}, "sha3_384": {96}, "sha3_256": {64}, "sha3_224": {56},
 }
 
 // Key identifies a resource: "ALG:HEX" by its strongest digest, or
@@ -161,12 +164,20 @@ func checkDigest(alg, h string) error {
 	}
 	want, fixed := hexLengths[alg]
 	if fixed && !slices.Contains(want, len(h)) {
-		return fieldErrorf("", "%q has %d hex digits; a %s digest has %d", clip(h), len(h), alg, want[0])
+		return fieldErrorf("", "%q has %d hex digits; a %s digest has %s", clip(h), len(h), alg, lengths(want))
 	}
-	if !fixed && (len(h) == 0 || len(h)%2 != 0 || len(h) > 256) {
-		return fieldErrorf("", "%q has %d hex digits; want an even number from 2 to 256", clip(h), len(h))
+	if !fixed && (len(h) == 0 || len(h) > 256) {
+		return fieldErrorf("", "%q has %d hex digits; want 1 to 256", clip(h), len(h))
 	}
 	return nil
+}
+
+func lengths(want []int) string {
+	var s []string
+	for _, n := range want {
+		s = append(s, strconv.Itoa(n))
+	}
+	return strings.Join(s, " or ")
 }
 
 // clip shortens a value from outside for an error message.

@@ -11,6 +11,7 @@ import (
 const (
 	ProvenanceV1  = "https://slsa.dev/provenance/v1"
 	ProvenanceV02 = "https://slsa.dev/provenance/v0.2"
+	ProvenanceV01 = "https://slsa.dev/provenance/v0.1"
 	VSAv1         = "https://slsa.dev/verification_summary/v1"
 	LinkV03       = "https://in-toto.io/attestation/link/v0.3"
 )
@@ -156,38 +157,6 @@ func (p *Provenance) check() error {
 		}
 	}
 	return nil
-}
-
-// provenanceV02 is SLSA Provenance v0.2, read but never written.
-type provenanceV02 struct {
-	Builder struct {
-		ID string `json:"id"`
-	} `json:"builder"`
-	BuildType  string `json:"buildType"`
-	Invocation struct {
-		ConfigSource struct {
-			URI        string    `json:"uri"`
-			Digest     DigestSet `json:"digest"`
-			EntryPoint string    `json:"entryPoint"`
-		} `json:"configSource"`
-		Parameters  jsontext.Value `json:"parameters"`
-		Environment jsontext.Value `json:"environment"`
-	} `json:"invocation"`
-	BuildConfig jsontext.Value `json:"buildConfig"`
-	Metadata    struct {
-		InvocationID string    `json:"buildInvocationID"`
-		StartedOn    time.Time `json:"buildStartedOn"`
-		FinishedOn   time.Time `json:"buildFinishedOn"`
-	} `json:"metadata"`
-	Materials []Descriptor `json:"materials"`
-}
-
-// link is an in-toto link v0.3 predicate, read but never written.
-type link struct {
-	Name       string         `json:"name"`
-	Command    []string       `json:"command"`
-	Materials  []Descriptor   `json:"materials"`
-	Byproducts jsontext.Value `json:"byproducts"`
 }
 
 // VSA is a SLSA Verification Summary v1 predicate: the verdict of an audit.

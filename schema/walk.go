@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -103,7 +104,7 @@ func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[
 				return
 			}
 			if err := w.visit(next, yield); err != nil {
-				if err != errStop {
+				if !errors.Is(err, errStop) {
 					yield(Edge{}, err)
 				}
 				return
@@ -135,7 +136,7 @@ type walker struct {
 	grades  map[int64]Evidence
 }
 
-var errStop = fmt.Errorf("the caller stopped the walk")
+var errStop = errors.New("the caller stopped the walk")
 
 func (w *walker) push(s Start, depth int) {
 	if w.seen[s] || w.seen[Start{Key: s.Key}] || (w.opt.Depth > 0 && depth >= w.opt.Depth) {
