@@ -1,15 +1,12 @@
 package schema
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Facts is what one statement states, in the words of the graph. It is a pure
@@ -434,6 +431,9 @@ func digestSetOf(key string) DigestSet {
 }
 
 func (b *factBuilder) snapshot(s Statement, p *Snapshot) error {
+	if err := checkListing(s, p); err != nil {
+		return err
+	}
 	key := b.subjects(s, "snapshot")
 	r := &b.f.Resources[b.seen[key]]
 	r.Size, r.Content = p.Bytes, p.Store
@@ -443,6 +443,23 @@ func (b *factBuilder) snapshot(s Statement, p *Snapshot) error {
 	b.members(key, p.Files)
 	b.name(NameFact{Name: NameSnapshot + ":" + p.Source, Key: key})
 	b.f.Summary = fmt.Sprintf("%s: %d files, %d bytes", p.Source, p.Count, p.Bytes)
+	return nil
+}
+
+// checkListing holds the files that a snapshot lists to the folder's digest,
+// so that nothing passes for part of a folder that is not in it.
+func checkListing(s Statement, p *Snapshot) error {
+	stated := s.Subject[0].Digest[RetraceTree1]
+	if len(p.Files) == 0 || stated == "" {
+		return nil
+	}
+	tree, err := TreeDigest(p.Files)
+	if err != nil {
+		return under("predicate.files", err)
+	}
+	if tree != stated {
+		return fieldErrorf("subject.0.digest.retraceTree1", "is not the digest of the files listed, %s", tree)
+	}
 	return nil
 }
 
@@ -468,139 +485,4 @@ func (b *factBuilder) deployment(s Statement, p *Deployment) error {
 		b.name(NameFact{Name: NameWorkload + ":" + p.Workload + "#model", Key: b.describe(m, "model"), Deleted: p.Deleted})
 	}
 	return nil
-}
-
-// use notes a dependency of a step.
-func (b *factBuilder) use(d Descriptor, kind string) {
-	d = commitDigest(d)
-	key := b.describe(d, kind)
-	if key == "" {
-		return
-	}
-	role := d.annotation(AnnotationRole)
-	if role == "" {
-		role = RoleInput
-	}
-	path := d.annotation(AnnotationPath)
-	b.f.Step.Uses = append(b.f.Step.Uses, Use{Key: key, Role: role, Path: path, Name: d.Name, Producer: d.annotation(AnnotationProducer)})
-}
-
-// generate notes the subjects of a step as its outputs, but for the subject
-// that is the run itself.
-func (b *factBuilder) generate(s Statement) {
-	for _, d := range s.Subject {
-		if run, ok := strings.CutPrefix(d.Name, runPrefix); ok && run == b.f.Step.Run {
-			b.f.Step.Subject = b.describe(d, "run")
-			continue
-		}
-		key := b.describe(d, "")
-		path := d.annotation(AnnotationPath)
-		if path == "" {
-			path = d.Name
-		}
-		b.f.Step.Generates = append(b.f.Step.Generates, Output{Key: key, Path: path, Name: d.Name})
-	}
-}
-
-func (b *factBuilder) provenance(s Statement) error {
-	return predicate(s, false, func(p *Provenance) error {
-		step := &Step{
-			Run: p.RunDetails.Metadata.InvocationID, Name: p.BuildDefinition.BuildType,
-			BuildType: p.BuildDefinition.BuildType, Builder: p.RunDetails.Builder.ID,
-			Started: p.RunDetails.Metadata.StartedOn, Finished: p.RunDetails.Metadata.FinishedOn,
-		}
-		b.f.Step = step
-		b.f.At = step.Finished
-		if step.BuildType == RunBuildType {
-			if err := b.run(s, p); err != nil {
-				return err
-			}
-		} else {
-			step.Parameters = flatten(p.BuildDefinition.ExternalParameters)
-		}
-		for _, d := range p.BuildDefinition.ResolvedDependencies {
-			b.use(d, "")
-		}
-		if err := b.externals(p); err != nil {
-			return err
-		}
-		b.generate(s)
-		b.f.Summary = step.Name
-		return nil
-	})
-}
-
-// run reads what `retrace run` recorded beyond SLSA's own fields, strictly.
-func (b *factBuilder) run(s Statement, p *Provenance) error {
-	step := b.f.Step
-	var rp RunParameters
-	if err := under("predicate.buildDefinition.externalParameters", decodeStrict(p.BuildDefinition.ExternalParameters, &rp)); err != nil {
-		return err
-	}
-	if len(rp.Argv) == 0 {
-		return fieldErrorf("predicate.buildDefinition.externalParameters.argv", "missing or empty")
-	}
-	if step.Run == "" {
-		return fieldErrorf("predicate.runDetails.metadata.invocationId", "missing; a recorded run has an ID")
-	}
-	first := s.Subject[0]
-	if first.Name != runPrefix+step.Run {
-		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(first.Name), runPrefix+step.Run)
-	}
-	canonical := slices.Clone(s.Predicate)
-	if err := canonical.Canonicalize(); err != nil {
-		return fieldErrorf("predicate", "%v", err)
-	}
-	if want := BytesKey(canonical).Hex(); first.Digest[SHA256] != want {
-		return fieldErrorf("subject.0.digest.sha256", "is not the digest of the predicate, %s", want)
-	}
-	step.Argv, step.Dir, step.Parameters, step.Environment = rp.Argv, rp.Dir, rp.Parameters, rp.Environment
-	step.Secrets, step.Platform, step.Parent, step.Outputs = rp.Secrets, rp.Platform, rp.Parent, rp.Outputs
-	step.Name = strings.Join(rp.Argv, " ")
-	for i, d := range p.RunDetails.Byproducts {
-		field := "predicate.runDetails.byproducts." + strconv.Itoa(i) + ".content"
-		var err error
-		switch d.Name {
-		case ByproductExit:
-			err = decodeStrict(d.Content, &step.Exit)
-		case ByproductMetrics:
-			err = decodeStrict(d.Content, &step.Metrics)
-		case ByproductGaps:
-			err = decodeStrict(d.Content, &step.Gaps)
-		default:
-			continue
-		}
-		if err != nil {
-			return under(field, err)
-		}
-	}
-	return nil
-}
-
-// flatten turns a JSON object of parameters into dotted names and values, to
-// be shown and compared. Strings stand as they are, all else as JSON.
-func flatten(v jsontext.Value) map[string]string {
-	var m map[string]any
-	if len(v) == 0 || json.Unmarshal(v, &m) != nil {
-		return nil
-	}
-	out := map[string]string{}
-	var walk func(prefix string, v any)
-	walk = func(prefix string, v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			for k, e := range v {
-				walk(prefix+"."+k, e)
-			}
-		case string:
-			out[prefix[1:]] = v
-		default:
-			raw, _ := json.Marshal(v) // cannot fail: v was just decoded from JSON
-			out[prefix[1:]] = string(raw)
-		}
-	}
-	for k, e := range m {
-		walk("."+k, e)
-	}
-	return out
 }

@@ -114,6 +114,10 @@ func (c *Coverage) check() error {
 		return fieldErrorf("to", "missing")
 	case c.To.Before(c.From):
 		return fieldErrorf("to", "%s is before from, %s", c.To.Format(time.RFC3339), c.From.Format(time.RFC3339))
+	case c.Count < 0:
+		return fieldErrorf("count", "%d is negative", c.Count)
+	case c.Recorded < 0:
+		return fieldErrorf("recorded", "%d is negative", c.Recorded)
 	}
 	return checkPrevious(c.Previous)
 }
@@ -166,6 +170,16 @@ func (r *Ref) check() error {
 	case !strings.HasPrefix(r.Ref, "refs/") && r.Ref != "HEAD":
 		return fieldErrorf("ref", "%q is not a full ref name", clip(r.Ref))
 	}
+	if r.Old != "" {
+		if err := checkDigest(GitCommit, r.Old); err != nil {
+			return under("old", err)
+		}
+	}
+	if r.TagObject != "" {
+		if err := checkDigest("gitTag", r.TagObject); err != nil {
+			return under("tag", err)
+		}
+	}
 	return checkPrevious(r.Previous)
 }
 
@@ -202,6 +216,13 @@ func (i *Image) check() error {
 		return fieldErrorf("repository", "missing")
 	case i.MediaType == "":
 		return fieldErrorf("mediaType", "missing")
+	case i.Size < 0:
+		return fieldErrorf("size", "%d is negative", i.Size)
+	}
+	if i.Config != "" {
+		if _, err := ParseKey(i.Config); err != nil {
+			return under("config", err)
+		}
 	}
 	for n, l := range i.Layers {
 		if _, err := ParseKey(l.Digest); err != nil {
@@ -233,6 +254,11 @@ func (t *Tag) check() error {
 	case t.Tag == "":
 		return fieldErrorf("tag", "missing")
 	}
+	if t.Old != "" {
+		if _, err := ParseKey(t.Old); err != nil {
+			return under("old", err)
+		}
+	}
 	return checkPrevious(t.Previous)
 }
 
@@ -263,8 +289,13 @@ type SnapshotFile struct {
 const MaxSnapshotFiles = 10000
 
 func (s *Snapshot) check() error {
-	if s.Source == "" {
+	switch {
+	case s.Source == "":
 		return fieldErrorf("source", "missing")
+	case s.Count < 0:
+		return fieldErrorf("count", "%d is negative", s.Count)
+	case s.Bytes < 0:
+		return fieldErrorf("bytes", "%d is negative", s.Bytes)
 	}
 	if len(s.Files) > MaxSnapshotFiles {
 		return fieldErrorf("files", "lists %d; the limit is %d", len(s.Files), MaxSnapshotFiles)
@@ -276,6 +307,9 @@ func (s *Snapshot) check() error {
 		}
 		switch f.Type {
 		case "file":
+			if f.Size < 0 {
+				return fieldErrorf(field+".size", "%d is negative", f.Size)
+			}
 			if err := checkDigest(SHA256, f.SHA256); err != nil {
 				return under(field+".sha256", err)
 			}
@@ -375,8 +409,8 @@ type Retraction struct {
 }
 
 func (r *Retraction) check() error {
-	if r.Index < 0 {
-		return fieldErrorf("index", "%d is negative", r.Index)
+	if r.Index <= 0 {
+		return fieldErrorf("index", "%d cannot be retracted; want the index of an entry after genesis", r.Index)
 	}
 	if r.Reason == "" {
 		return fieldErrorf("reason", "missing")
@@ -393,7 +427,7 @@ type Erasure struct {
 
 func (e *Erasure) check() error {
 	if e.Index <= 0 {
-		return fieldErrorf("index", "%d cannot be erased", e.Index)
+		return fieldErrorf("index", "%d cannot be erased; want the index of an entry after genesis", e.Index)
 	}
 	if e.Reason == "" {
 		return fieldErrorf("reason", "missing")

@@ -45,6 +45,9 @@ func TreeDigest(files []SnapshotFile) (string, error) {
 			if err != nil || len(sum) != sha256.Size {
 				return "", fieldErrorf("sha256", "%q of %q is not a SHA-256 digest", clip(f.SHA256), clip(f.Path))
 			}
+			if f.Size < 0 {
+				return "", fieldErrorf("size", "%d of %q is negative", f.Size, clip(f.Path))
+			}
 			exec := byte(0)
 			if f.Exec {
 				exec = 1
