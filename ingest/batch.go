@@ -1,0 +1,250 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// coverageRoom is how much of a batch is left free for coverage statements.
+const coverageRoom = 16 << 10 // bytes
+
+// batcher cuts one read into batches that end at cursors.
+type batcher struct {
+	r       *Runner
+	started time.Time
+
+	// What is safe in the log.
+	from        string // cursor of the source
+	coveredFrom string // cursor of its coverage, as stored
+	covered     covered
+	progress    Progress
+
+	// What goes into the next append: whole groups, up to the cursor to.
+	envelopes []schema.Envelope
+	bytes     int
+	to        string
+	read      int // facts and skipped objects among them
+	skipped   int
+
+	// What came after to, and cannot be resumed from yet.
+	group        []schema.Envelope
+	groupBytes   int
+	groupRead    int
+	groupSkipped int
+
+	total   int
+	listing *Listing
+}
+
+// add takes one event, and appends when a batch is full.
+func (b *batcher) add(ctx context.Context, e Event) error {
+	if err := b.take(e); err != nil {
+		return err
+	}
+	b.total = max(b.total, e.Total)
+	if e.Listing != nil {
+		b.listing = e.Listing
+	}
+	if len(b.group) > MaxGroup {
+		return fmt.Errorf("reading %s: more than %d facts without a cursor between them", b.r.name, MaxGroup)
+	}
+	if e.Cursor == "" {
+		return nil
+	}
+	return b.close(ctx, e.Cursor)
+}
+
+// take puts the event's envelope into the group, or counts what was skipped.
+func (b *batcher) take(e Event) error {
+	if e.Skipped != nil {
+		b.skip(*e.Skipped)
+		return nil
+	}
+	if !e.Fact() {
+		return nil
+	}
+	envelope, err := b.r.envelope(e)
+	if fe := (*schema.FieldError)(nil); errors.As(err, &fe) {
+		b.skip(Skip{Object: describe(e), Reason: err})
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("signing what was read from %s: %w", b.r.name, err)
+	}
+	b.group = append(b.group, envelope)
+	b.groupBytes += len(envelope.Raw)
+	b.groupRead++
+	return nil
+}
+
+func (b *batcher) skip(s Skip) {
+	b.groupRead++
+	b.groupSkipped++
+	if b.r.opts.Skipped != nil {
+		b.r.opts.Skipped(s)
+	}
+}
+
+// envelope is what is recorded of a fact.
+func (r *Runner) envelope(e Event) (schema.Envelope, error) {
+	if e.Envelope == nil {
+		return r.signer.SignStatement(e.Statement)
+	}
+	if len(e.Envelope.Raw) > schema.MaxEnvelope {
+		return schema.Envelope{}, &schema.FieldError{Reason: fmt.Sprintf("envelope is %d bytes; the limit is %d", len(e.Envelope.Raw), schema.MaxEnvelope)}
+	}
+	return *e.Envelope, nil
+}
+
+// describe names the fact in a report.
+func describe(e Event) string {
+	if e.Envelope != nil {
+		return "envelope " + schema.BytesKey(e.Envelope.Raw).Short()
+	}
+	if len(e.Statement.Subject) > 0 {
+		return e.Statement.Subject[0].Name + " " + string(e.Statement.Subject[0].Key())
+	}
+	return "statement without a subject"
+}
+
+// close ends the group at cursor and makes it a part of the batch.
+func (b *batcher) close(ctx context.Context, cursor string) error {
+	if b.groupBytes > schema.MaxBatchBytes-coverageRoom {
+		return fmt.Errorf("reading %s: %d bytes of envelopes without a cursor between them; a batch holds %d", b.r.name, b.groupBytes, schema.MaxBatchBytes)
+	}
+	if b.bytes+b.groupBytes > schema.MaxBatchBytes-coverageRoom || len(b.envelopes)+len(b.group) > schema.MaxBatchEnvelopes-2 {
+		if err := b.flush(ctx); err != nil {
+			return err
+		}
+	}
+	b.envelopes = append(b.envelopes, b.group...)
+	b.bytes += b.groupBytes
+	b.read += b.groupRead
+	b.skipped += b.groupSkipped
+	b.to = cursor
+	b.group, b.groupBytes, b.groupRead, b.groupSkipped = b.group[:0], 0, 0, 0
+	if len(b.envelopes) >= b.r.opts.BatchSize {
+		return b.flush(ctx)
+	}
+	return nil
+}
+
+// flush appends what is complete, if that is anything, and moves the cursors
+// with it.
+func (b *batcher) flush(ctx context.Context) error {
+	if len(b.envelopes) == 0 {
+		return nil
+	}
+	next := b.covered
+	next.Recorded += len(b.envelopes)
+	if err := b.append(ctx, next, 0); err != nil {
+		return err
+	}
+	b.report()
+	return nil
+}
+
+// finish appends the rest and what the read covered. A group that no cursor
+// ended means a kind that broke its promise: it is not recorded by half.
+func (b *batcher) finish(ctx context.Context) error {
+	if b.groupRead > 0 {
+		return fmt.Errorf("reading %s: %d facts at the end have no cursor after them; none of them was recorded", b.r.name, b.groupRead)
+	}
+	next := b.covered
+	next.Recorded += len(b.envelopes)
+	statements, next, err := b.coverage(next)
+	if err != nil {
+		return err
+	}
+	for _, s := range statements {
+		envelope, err := b.r.signer.SignStatement(s)
+		if err != nil {
+			return fmt.Errorf("signing the coverage of %s: %w", b.r.name, err)
+		}
+		b.envelopes = append(b.envelopes, envelope)
+	}
+	if len(b.envelopes) > 0 {
+		if err := b.append(ctx, next, len(statements)); err != nil {
+			return err
+		}
+	}
+	b.report()
+	return nil
+}
+
+// append appends the batch, whose last own envelopes are the runner's and not
+// the source's.
+func (b *batcher) append(ctx context.Context, next covered, own int) error {
+	coveredTo, err := next.encode()
+	if err != nil {
+		return err
+	}
+	batch := schema.Batch{
+		Namespace: b.r.opts.Namespace,
+		Source:    b.r.name,
+		Submitter: b.r.opts.Submitter,
+		Envelopes: b.envelopes,
+		Cursors:   []schema.Cursor{{Source: coverageSource(b.r.name), From: b.coveredFrom, To: coveredTo}},
+	}
+	if b.to != b.from {
+		batch.Cursors = append(batch.Cursors, schema.Cursor{Source: b.r.name, From: b.from, To: b.to})
+	}
+	receipt, err := b.r.log.Append(ctx, batch)
+	if err != nil {
+		if err := b.r.refused(ctx, batch, err); err != nil {
+			return err
+		}
+	}
+	facts := len(b.envelopes) - own
+	b.progress.Recorded += facts
+	for i, entry := range receipt.Entries {
+		if i < facts && entry.Duplicate {
+			b.progress.Recorded--
+			b.progress.Duplicates++
+		}
+	}
+	b.progress.Done += b.read
+	b.progress.Skipped += b.skipped
+	b.from, b.coveredFrom, b.covered = b.to, coveredTo, next
+	b.envelopes, b.bytes, b.read, b.skipped = nil, 0, 0, 0
+	return nil
+}
+
+// refused says why a batch was: a conflict if the cursors are not where the
+// batch read from. It returns nil when they are where the batch moves them to:
+// then what is in the batch is in the log, and only the answer was lost. (Or
+// another reader appended the very same facts first, which is as good.)
+func (r *Runner) refused(ctx context.Context, batch schema.Batch, cause error) error {
+	taken := 0
+	var conflict *ConflictError
+	for _, c := range batch.Cursors {
+		have, err := r.log.Cursor(ctx, r.opts.Namespace, c.Source)
+		switch {
+		case err != nil || have == c.From:
+		case have == c.To:
+			taken++
+		default:
+			conflict = &ConflictError{Source: r.name, Want: c.From, Have: have, Err: cause}
+		}
+	}
+	switch {
+	case conflict != nil:
+		return conflict
+	case taken == len(batch.Cursors):
+		return nil
+	}
+	return fmt.Errorf("recording what was read from %s: %w", r.name, cause)
+}
+
+func (b *batcher) report() {
+	if b.total > 0 {
+		b.progress.Total = max(b.total, b.progress.Done)
+	}
+	if b.r.opts.Progress != nil {
+		b.r.opts.Progress(b.progress)
+	}
+}
