@@ -1,0 +1,23 @@
+package oci
+
+import (
+	"context"
+
+	"github.com/retrace-ledger/retrace/ingest"
+)
+
+// Kind is how ingest/all lists this package.
+func Kind() ingest.Kind {
+	return ingest.Kind{
+		Name:    "oci",
+		Schemes: []string{scheme},
+		Open: func(_ context.Context, rawURL string, _ ingest.Env) (ingest.Source, string, error) {
+			s, err := Parse(rawURL)
+			if err != nil {
+				return nil, "", err
+			}
+			return s, s.URL(), nil
+		},
+		NewFetcher: func(ingest.Env) ingest.Fetcher { return Fetcher{} },
+	}
+}
