@@ -1,0 +1,270 @@
+package content
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// keyIndex says which object of the repository holds which key. It lies in
+// 256 files by the first two digits of the digest, each a list of lines
+//
+//	KEY ' ' type ' ' size ' ' handle ' ' CRC-32C of all before, 8 hex digits
+//
+// that is only ever appended to, so that looking one key up reads a 256th of
+// them. A line that does not check stands for nothing; the last valid line of
+// a key counts.
+type keyIndex struct {
+	dir    string
+	mu     sync.Mutex
+	shards map[string]*shard
+}
+
+// shard is one file as far as it was read.
+type shard struct {
+	read    int64
+	records map[schema.Key]record
+	bad     int // lines that do not check
+	// damagedEnd says that the last line is whole but for its newline: that is
+	// damage, where a mere beginning of a line is a write that a crash cut off.
+	damagedEnd bool
+}
+
+// damagedEnd says whether tail is a record with another byte than a newline
+// behind it.
+func damagedEnd(tail []byte) bool {
+	if len(tail) == 0 {
+		return false
+	}
+	_, _, ok := parseRecord(tail[:len(tail)-1])
+	return ok
+}
+
+// record says where the bytes of a key are.
+type record struct {
+	kind   byte   // one of the kinds below
+	size   int64  // bytes of the file, or of all files of the folder
+	handle string // object of the repository, or the key that an alias stands for
+}
+
+const (
+	kindFile   = 'f'
+	kindFolder = 'd'
+	kindAlias  = 'a'
+)
+
+func shardOf(k schema.Key) string {
+	h := k.Hex()
+	if len(h) < 2 {
+		return "00"
+	}
+	return h[:2]
+}
+
+// get looks k up on disk as it is now, whoever wrote it.
+func (x *keyIndex) get(k schema.Key) (record, bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s, err := x.load(shardOf(k))
+	if err != nil {
+		return record{}, false, err
+	}
+	r, ok := s.records[k]
+	return r, ok, nil
+}
+
+// load reads what was added to a shard since it was last looked at.
+func (x *keyIndex) load(name string) (*shard, error) {
+	if x.shards == nil {
+		x.shards = map[string]*shard{}
+	}
+	s := x.shards[name]
+	if s == nil {
+		s = &shard{records: map[schema.Key]record{}}
+		x.shards[name] = s
+	}
+	f, err := os.Open(filepath.Join(x.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if s.read > 0 {
+			x.shards[name] = &shard{records: map[schema.Key]record{}}
+		}
+		return x.shards[name], nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the content store's keys: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading the content store's keys: %w", err)
+	}
+	if info.Size() < s.read { // replaced by a shorter one: start over
+		s = &shard{records: map[schema.Key]record{}}
+		x.shards[name] = s
+	}
+	if info.Size() == s.read {
+		return s, nil
+	}
+	raw, err := io.ReadAll(io.NewSectionReader(f, s.read, info.Size()-s.read))
+	if err != nil {
+		return nil, fmt.Errorf("reading the content store's keys: %w", err)
+	}
+	s.take(raw)
+	return s, nil
+}
+
+// take reads whole lines. What follows the last newline is being written, or
+// was torn by a crash, and is left for later.
+func (s *shard) take(raw []byte) {
+	for {
+		line, rest, ok := bytes.Cut(raw, []byte{'\n'})
+		s.damagedEnd = !ok && damagedEnd(raw)
+		if !ok {
+			return
+		}
+		if k, r, ok := parseRecord(line); ok {
+			s.records[k] = r
+		} else {
+			s.bad++
+		}
+		s.read += int64(len(line)) + 1
+		raw = rest
+	}
+}
+
+// add appends records and returns when they are durable. The caller holds the
+// lock of the store and has made durable what they point at.
+func (x *keyIndex) add(records map[schema.Key]record) error {
+	lines := map[string][]byte{}
+	for k, r := range records {
+		name := shardOf(k)
+		lines[name] = appendRecord(lines[name], k, r)
+	}
+	if err := os.MkdirAll(x.dir, 0o700); err != nil {
+		return fmt.Errorf("adding to the content store's keys: %w", err)
+	}
+	for name, b := range lines {
+		if err := appendDurably(filepath.Join(x.dir, name), b); err != nil {
+			return fmt.Errorf("adding to the content store's keys: %w", err)
+		}
+	}
+	return syncDir(x.dir)
+}
+
+// appendDurably appends b to a file. A torn last line, which was never
+// acknowledged, is cut off first; a damaged one is kept, to be found.
+func appendDurably(name string, b []byte) error {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	end, tail, err := lastLine(f)
+	if damagedEnd(tail) {
+		end, b = end+int64(len(tail)), append([]byte{'\n'}, b...)
+	}
+	if err == nil {
+		err = f.Truncate(end)
+	}
+	if err == nil {
+		_, err = f.WriteAt(b, end)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// maxRecord is longer than any record, in bytes.
+const maxRecord = 4096
+
+// lastLine is the offset behind the last newline of f and what follows it.
+func lastLine(f *os.File) (int64, []byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, nil, err
+	}
+	from := max(0, info.Size()-maxRecord)
+	buf := make([]byte, info.Size()-from)
+	if _, err := io.ReadFull(io.NewSectionReader(f, from, int64(len(buf))), buf); err != nil {
+		return 0, nil, err
+	}
+	i := bytes.LastIndexByte(buf, '\n')
+	if i < 0 && from > 0 {
+		return 0, nil, fmt.Errorf("%s ends in %d bytes that are no record", f.Name(), len(buf))
+	}
+	return from + int64(i) + 1, buf[i+1:], nil
+}
+
+// each calls fn for every key of the store, in no order, and returns how many
+// lines do not check.
+func (x *keyIndex) each(fn func(schema.Key, record)) (bad int, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	entries, err := os.ReadDir(x.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("reading the content store's keys: %w", err)
+	}
+	for _, e := range entries {
+		delete(x.shards, e.Name()) // from the disk, not from memory
+		s, err := x.load(e.Name())
+		if err != nil {
+			return bad, err
+		}
+		bad += s.bad
+		if s.damagedEnd {
+			bad++
+		}
+		for k, r := range s.records {
+			fn(k, r)
+		}
+	}
+	return bad, nil
+}
+
+func appendRecord(dst []byte, k schema.Key, r record) []byte {
+	line := fmt.Sprintf("%s %c %d %s ", k, r.kind, r.size, r.handle)
+	return fmt.Appendf(dst, "%s%08x\n", line, crc(line))
+}
+
+func crc(s string) uint32 { return crc32.Checksum([]byte(s), crc32.MakeTable(crc32.Castagnoli)) }
+
+// parseRecord is the inverse of appendRecord, without the newline.
+func parseRecord(line []byte) (schema.Key, record, bool) {
+	s := string(line)
+	i := strings.LastIndexByte(s, ' ') + 1
+	sum, err := strconv.ParseUint(s[i:], 16, 32)
+	if err != nil || len(s[i:]) != 8 || uint32(sum) != crc(s[:i]) {
+		return "", record{}, false
+	}
+	fields := strings.Split(s[:i], " ")
+	if len(fields) != 5 || len(fields[1]) != 1 || !strings.Contains("fda", fields[1]) {
+		return "", record{}, false
+	}
+	k, err := schema.ParseKey(fields[0])
+	if err != nil {
+		return "", record{}, false
+	}
+	size, err := strconv.ParseInt(fields[2], 10, 64)
+	if err != nil || size < 0 {
+		return "", record{}, false
+	}
+	return k, record{kind: fields[1][0], size: size, handle: fields[3]}, true
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

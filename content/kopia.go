@@ -1,0 +1,250 @@
+package content
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/blob/filesystem"
+	"github.com/kopia/kopia/repo/blob/sharded"
+	kopiacontent "github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/format"
+	"github.com/kopia/kopia/repo/object"
+)
+
+// keyDerivation turns the password into the key of the repository's format
+// blob. The password is 256 random bits, so no work factor protects it or has
+// to: kopia offers scrypt and PBKDF2, and this is the cheaper of the two
+// (0.1 s against 0.2 s at each opening).
+const keyDerivation = "pbkdf2-sha256-600000"
+
+// compressor is kopia's fastest that still halves text: writing must keep up
+// with the disk.
+const compressor = "s2-default"
+
+// repository is an open kopia repository in a folder.
+type repository struct {
+	dir string
+	rep repo.Repository
+}
+
+// createRepository makes an empty repository in dir with a new random
+// password. The caller holds the store's lock.
+func createRepository(ctx context.Context, dir, passwordFile string) error {
+	var secret [32]byte
+	rand.Read(secret[:])
+	password := hex.EncodeToString(secret[:])
+	if err := writeDurably(passwordFile, []byte(password+"\n")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	st, err := filesystem.New(ctx, storageOptions(dir), true)
+	if err != nil {
+		return err
+	}
+	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
+		BlockFormat: format.ContentFormat{
+			// 256 bits; the default cuts its hash to 128.
+			Hash: "HMAC-SHA256", Encryption: "AES256-GCM-HMAC-SHA256",
+			// Set here, or an environment variable would decide it.
+			MutableParameters: format.MutableParameters{Version: format.FormatVersion3},
+		},
+		FormatBlockKeyDerivationAlgorithm: keyDerivation,
+	}, password)
+	return errors.Join(err, st.Close(ctx))
+}
+
+func storageOptions(dir string) *filesystem.Options {
+	return &filesystem.Options{
+		Path: dir, FileMode: 0o600, DirectoryMode: 0o700,
+		Options: sharded.Options{DirectoryShards: []int{2}},
+	}
+}
+
+// openRepository opens the repository in dir. kopia wants a configuration file
+// that names the place; it is written anew each time, so that the store can be
+// moved and be read where nothing can be written.
+func openRepository(ctx context.Context, dir, passwordFile string) (*repository, error) {
+	password, err := os.ReadFile(passwordFile)
+	if err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(repo.LocalConfig{
+		Storage: &blob.ConnectionInfo{Type: "filesystem", Config: storageOptions(dir)},
+		// No cache: the repository is local already, and what is verified must
+		// come from it.
+		Caching:       &kopiacontent.CachingOptions{},
+		ClientOptions: repo.ClientOptions{Hostname: "retrace", Username: "retrace"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp("", "retrace-content-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	file := filepath.Join(tmp, "repository.config")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		return nil, err
+	}
+	r := &repository{dir: dir}
+	// The repository outlives the call that happened to open it.
+	r.rep, err = repo.Open(context.WithoutCancel(ctx), file, string(bytes.TrimSpace(password)), &repo.Options{
+		DisableInternalLog: true,
+		OnFatalError:       func(error) {}, // the operation fails with it as well; the default ends the process
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *repository) close(ctx context.Context) error { return r.rep.Close(context.WithoutCancel(ctx)) }
+
+// session writes objects. Nothing of it is durable before commit.
+type session struct {
+	r       *repository
+	w       repo.RepositoryWriter
+	started time.Time
+}
+
+func (r *repository) begin(ctx context.Context) (*session, error) {
+	s := &session{r: r, started: time.Now()}
+	_, w, err := r.rep.NewWriter(ctx, repo.WriteSessionOptions{Purpose: "retrace"})
+	if err != nil {
+		return nil, err
+	}
+	s.w = w
+	return s, nil
+}
+
+// write keeps what fill writes as one object and returns its handle.
+func (s *session) write(ctx context.Context, fill func(io.Writer) error) (string, error) {
+	w := s.w.NewObjectWriter(ctx, object.WriterOptions{
+		Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
+	})
+	defer w.Close()
+	if err := fill(w); err != nil {
+		return "", err
+	}
+	id, err := w.Result()
+	if err != nil {
+		return "", err
+	}
+	return id.String(), nil
+}
+
+// commit makes all objects of the session durable. The caller holds the
+// store's lock.
+func (s *session) commit(ctx context.Context, marker string) error {
+	if err := s.w.Flush(ctx); err != nil {
+		return err
+	}
+	return syncBlobs(s.r.dir, marker, s.started)
+}
+
+func (s *session) close(ctx context.Context) error { return s.w.Close(context.WithoutCancel(ctx)) }
+
+// open reads an object. What another process added since is looked for once.
+func (r *repository) open(ctx context.Context, handle string) (io.ReadCloser, error) {
+	id, err := object.ParseID(handle)
+	if err != nil {
+		return nil, err
+	}
+	rd, err := r.rep.OpenObject(ctx, id)
+	if errors.Is(err, object.ErrObjectNotFound) || errors.Is(err, kopiacontent.ErrContentNotFound) {
+		if err := r.rep.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		rd, err = r.rep.OpenObject(ctx, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rd, nil
+}
+
+// syncBlobs makes durable every file that was written since the session
+// started or since blobs were last made durable, whichever is earlier: kopia
+// renames its files into place without flushing them. The marker's time is
+// when that last happened. Objects that the session found already there and
+// another process wrote are covered, because that process held the lock when
+// it did this.
+func syncBlobs(dir, marker string, started time.Time) error {
+	now := time.Now()
+	since := started
+	if info, err := os.Stat(marker); err != nil {
+		since = time.Time{}
+	} else if info.ModTime().Before(since) {
+		since = info.ModTime()
+	}
+	since = since.Add(-5 * time.Second) // the clock of a file system may lag
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary file of another writer
+		}
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) || err == nil && info.ModTime().Before(since) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := syncFile(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("making %s durable: %w", dir, err)
+	}
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+		return err
+	}
+	return os.Chtimes(marker, now, now)
+}
+
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// writeDurably creates or replaces a file of secrets.
+func writeDurably(name string, b []byte) error {
+	tmp := name + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
