@@ -49,20 +49,28 @@ type Body struct {
 	Envelope []byte // as received, byte for byte
 }
 
-// Encode returns salt ‖ uint32 big-endian length ‖ header ‖ envelope, where the
-// header is canonical JSON. It is how a body is stored, served and bundled.
-func (b *Body) Encode() ([]byte, error) {
-	h := b.Header
+// encode returns the header as canonical JSON, times in UTC.
+func (h Header) encode() ([]byte, error) {
 	h.RecordedAt = h.RecordedAt.UTC()
 	if !h.RecordedAt.Equal(h.RecordedAt.Truncate(time.Microsecond)) {
 		return nil, fieldErrorf("recordedAt", "%s is finer than a microsecond", h.RecordedAt.Format(time.RFC3339Nano))
 	}
-	header, err := Canonical(h)
+	raw, err := Canonical(h)
 	if err != nil {
 		return nil, err
 	}
-	if len(header) > MaxHeader {
-		return nil, fieldErrorf("header", "is %d bytes; the limit is %d", len(header), MaxHeader)
+	if len(raw) > MaxHeader {
+		return nil, fieldErrorf("", "is %d bytes; the limit is %d", len(raw), MaxHeader)
+	}
+	return raw, nil
+}
+
+// Encode returns salt ‖ uint32 big-endian length ‖ header ‖ envelope, where the
+// header is canonical JSON. It is how a body is stored, served and bundled.
+func (b *Body) Encode() ([]byte, error) {
+	header, err := b.Header.encode()
+	if err != nil {
+		return nil, under("header", err)
 	}
 	out := make([]byte, 0, SaltSize+4+len(header)+len(b.Envelope))
 	out = append(out, b.Salt[:]...)
@@ -88,12 +96,12 @@ func ParseBody(raw []byte) (Body, error) {
 	if err := decodeStrict(header, &b.Header); err != nil {
 		return b, under("header", err)
 	}
-	again, err := Canonical(b.Header)
+	again, err := b.Header.encode()
 	if err != nil {
 		return b, under("header", err)
 	}
 	if !bytes.Equal(again, header) {
-		return b, fieldErrorf("header", "is not canonical JSON (RFC 8785)")
+		return b, fieldErrorf("header", "is not canonical JSON (RFC 8785) with times in UTC")
 	}
 	b.Envelope = rest[n:]
 	return b, nil
