@@ -66,18 +66,18 @@ type Step struct {
 
 // Use is a resource that a step used.
 type Use struct {
-	Key      Key
-	Role     string // one of the roles; RoleInput where not stated
-	Path     string
-	Name     string
-	Producer string // run ID of the step that made it, where the statement names one
+	Key      Key    `json:"key"`
+	Role     string `json:"role"` // one of the roles; RoleInput where not stated
+	Path     string `json:"path,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Producer string `json:"producer,omitempty"` // run ID of the step that made it, where the statement names one
 }
 
 // Output is a resource that a step generated.
 type Output struct {
-	Key  Key
-	Path string
-	Name string
+	Key  Key    `json:"key"`
+	Path string `json:"path,omitempty"`
+	Name string `json:"name,omitempty"`
 }
 
 // Relation kinds. From is always the derived thing, To what it came from or
