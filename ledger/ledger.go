@@ -1,15 +1,17 @@
 package ledger
 
 import (
-	"context"
-	"errors"
-	"iter"
-	"net/http"
+	"crypto/ed25519"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/ledger/engine"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
 )
@@ -17,53 +19,140 @@ import (
 // Options changes how a ledger is opened. The zero value is right.
 type Options struct {
 	Now func() time.Time // the committer's clock; time.Now if nil
+
+	// step is called between the steps of a commit. An error from it is a
+	// failure of the step. For tests.
+	step func(step string) error
 }
 
-type Ledger struct{}
+// tileCacheSize is how many expanded tiles are kept, of 16 KiB each.
+const tileCacheSize = 1024
 
-func Create(dir string, key note.Signer, genesis schema.Envelope) error { return errors.ErrUnsupported }
-func Open(dir string, key note.Signer, opts *Options) (*Ledger, error) {
-	return nil, errors.ErrUnsupported
-}
-func OpenReadOnly(dir string, key note.Verifier, opts *Options) (*Ledger, error) {
-	return nil, errors.ErrUnsupported
-}
-func (l *Ledger) Append(ctx context.Context, b schema.Batch) (schema.Receipt, error) {
-	return schema.Receipt{}, errors.ErrUnsupported
-}
-func (l *Ledger) Cursor(ctx context.Context, namespace, source string) (string, error) {
-	return "", errors.ErrUnsupported
-}
-func (l *Ledger) Entry(ctx context.Context, index int64) (schema.Entry, error) {
-	return schema.Entry{}, errors.ErrUnsupported
-}
-func (l *Ledger) Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry, error] {
-	return func(func(schema.Entry, error) bool) {}
-}
-func (l *Ledger) Size() int64                                { return 0 }
-func (l *Ledger) Wait(ctx context.Context, size int64) error { return errors.ErrUnsupported }
-func (l *Ledger) Checkpoint() []byte                         { return nil }
-func (l *Ledger) ProveInclusion(ctx context.Context, index, size int64) ([]tlog.Hash, error) {
-	return nil, errors.ErrUnsupported
-}
-func (l *Ledger) ProveConsistency(ctx context.Context, old, new int64) ([]tlog.Hash, error) {
-	return nil, errors.ErrUnsupported
-}
-func (l *Ledger) Proof(ctx context.Context, index int64) (verify.Proof, error) {
-	return verify.Proof{}, errors.ErrUnsupported
-}
-func (l *Ledger) Origin() string        { return "" }
-func (l *Ledger) Observer() string      { return "" }
-func (l *Ledger) Dir() string           { return "" }
-func (l *Ledger) Handler() http.Handler { return nil }
-func (l *Ledger) Close() error          { return errors.ErrUnsupported }
+// Ledger is an open ledger. Its methods may be called concurrently.
+type Ledger struct {
+	dir      string
+	verifier note.Verifier
+	genesis  genesis
+	engine   engine.Engine
+	lock     *dirLock
+	tiles    *lru.Cache[tileID, *fullTile]
+	view     atomic.Pointer[view]
+	queue    *queue
+	done     chan struct{} // closed when nothing will be committed any more
 
-// Progress says how far Fsck has come.
-type Progress struct{ Done, Total int64 }
+	// open is held for reading while the engine is used, so that Close does
+	// not take it away. closed is guarded by it.
+	open   sync.RWMutex
+	closed bool
+	once   sync.Once // of Close
+	err    error     // of Close
 
-// Finding is one fault.
-type Finding struct{ Where, Problem string }
+	// The rest belongs to the committer. It is nil in a ledger that is open
+	// read-only.
+	committer *committer
+}
 
-func Fsck(ctx context.Context, dir string, key note.Verifier, report func(Progress)) iter.Seq2[Finding, error] {
-	return func(func(Finding, error) bool) {}
+// genesis is what entry 0 says.
+type genesis struct {
+	origin     string
+	log        note.Verifier
+	observerID string
+	observer   ed25519.PublicKey
+}
+
+// readGenesis takes the genesis statement out of an envelope and checks that
+// it says what a ledger needs and that the observer key it names signed it.
+func readGenesis(env schema.Envelope) (genesis, error) {
+	var g genesis
+	s, err := env.Statement()
+	if err != nil {
+		return g, fmt.Errorf("genesis: %w", err)
+	}
+	if s.PredicateType != schema.GenesisV1 {
+		return g, fmt.Errorf("genesis: the statement is of type %q, not %q", clip(s.PredicateType), schema.GenesisV1)
+	}
+	if _, err := s.Facts(); err != nil {
+		return g, fmt.Errorf("genesis: %w", err)
+	}
+	var p schema.Genesis
+	if err := schema.DecodePredicate(s, true, &p); err != nil {
+		return g, fmt.Errorf("genesis: %w", err)
+	}
+	g.origin = p.Origin
+	if g.log, err = verify.ParseLogKey([]byte(p.LogKey), p.Origin); err != nil {
+		return g, fmt.Errorf("genesis: logKey: %w", err)
+	}
+	observer, err := keys.ParsePublic([]byte(p.ObserverKey))
+	if err != nil {
+		return g, fmt.Errorf("genesis: observerKey: %w", err)
+	}
+	pub, ok := observer.Key.(ed25519.PublicKey)
+	if !ok {
+		return g, fmt.Errorf("genesis: observerKey: it is a %T; retrace signs with Ed25519", observer.Key)
+	}
+	g.observerID, g.observer = observer.ID, pub
+	if claims, err := g.checkOwn(env); err != nil || !claims {
+		return g, fmt.Errorf("genesis: it is not signed by the observer key it names, %s", g.observerID)
+	}
+	return g, nil
+}
+
+// matches checks that key is the log key that the genesis names.
+func (g genesis) matches(key interface {
+	Name() string
+	KeyHash() uint32
+}) error {
+	if key.Name() != g.origin || key.KeyHash() != g.log.KeyHash() {
+		return fmt.Errorf("the key is %s+%08x, and the ledger is of %s+%08x", key.Name(), key.KeyHash(), g.origin, g.log.KeyHash())
+	}
+	return nil
+}
+
+// Origin is the first line of every checkpoint of the ledger.
+func (l *Ledger) Origin() string { return l.genesis.origin }
+
+// Observer is the ID of the key that signs what retrace itself observes, as
+// the genesis entry names it.
+func (l *Ledger) Observer() string { return l.genesis.observerID }
+
+// Dir is the directory of the ledger.
+func (l *Ledger) Dir() string { return l.dir }
+
+// Close commits what is waiting and ends. Further calls do nothing and return
+// what the first returned.
+func (l *Ledger) Close() error {
+	l.once.Do(func() { l.err = l.close() })
+	return l.err
+}
+
+func (l *Ledger) close() error {
+	l.queue.close(fmt.Errorf("%s: %w", l.dir, ErrClosed))
+	if l.committer == nil {
+		close(l.done)
+	}
+	<-l.done
+	l.open.Lock()
+	defer l.open.Unlock()
+	l.closed = true
+	return l.release()
+}
+
+// release closes what the ledger holds, whatever of it is there.
+func (l *Ledger) release() error {
+	var first error
+	keep := func(err error) {
+		if first == nil {
+			first = err
+		}
+	}
+	if l.engine != nil {
+		keep(l.engine.Close())
+	}
+	if l.committer != nil && l.committer.file != nil {
+		keep(l.committer.file.Close())
+	}
+	if l.lock != nil {
+		keep(l.lock.release())
+	}
+	return first
 }

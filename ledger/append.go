@@ -1,0 +1,325 @@
+package ledger
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Limits of a batch beside those of package schema. The first three keep every
+// header below schema.MaxHeader.
+const (
+	maxNamespace = 128     // bytes
+	maxSource    = 1536    // bytes
+	maxSubmitter = 256     // bytes
+	maxCursor    = 1 << 20 // bytes of From or To
+	maxCursors   = 256     // of one batch
+)
+
+// Append records b, whole or not at all. When it returns nil, every envelope
+// of b is durable at the index that the receipt says, and so are b's cursors,
+// all under the signed checkpoint of the receipt, which is durable too.
+//
+// An envelope that the namespace holds already is not recorded again: its
+// first index is returned, marked as a duplicate. A batch whose cursor is not
+// where the batch says is refused with a *CursorError.
+//
+// If ctx ends first, Append returns its error; b may be recorded all the same.
+// The bytes of b must not be changed afterwards.
+func (l *Ledger) Append(ctx context.Context, b schema.Batch) (schema.Receipt, error) {
+	if l.committer == nil {
+		return schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, ErrReadOnly)
+	}
+	if err := ctx.Err(); err != nil {
+		return schema.Receipt{}, err
+	}
+	r, err := l.check(b)
+	if err != nil {
+		return schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err)
+	}
+	return l.submit(ctx, r)
+}
+
+// submit queues r and waits for its commit.
+func (l *Ledger) submit(ctx context.Context, r *request) (schema.Receipt, error) {
+	if err := l.queue.put(r); err != nil {
+		return schema.Receipt{}, err
+	}
+	select {
+	case a := <-r.answer:
+		return a.receipt, a.err
+	case <-ctx.Done():
+		r.taken.Store(true) // if the committer has not taken it yet, it will not
+		return schema.Receipt{}, ctx.Err()
+	}
+}
+
+// request is a batch that passed every check that does not need the store.
+type request struct {
+	namespace, source, submitter string
+	envelopes                    []schema.Envelope
+	ids                          []identity
+	cursors                      []schema.Cursor
+	bytes                        int // of envelopes and cursors
+
+	taken  atomic.Bool // by the committer, or by a caller that went away
+	answer chan answer // has room for the one answer
+}
+
+type answer struct {
+	receipt schema.Receipt
+	err     error
+}
+
+// reply answers r. Only the first answer counts.
+func (r *request) reply(receipt schema.Receipt, err error) {
+	select {
+	case r.answer <- answer{receipt, err}:
+	default:
+	}
+}
+
+// check does in the caller's goroutine all that can be done there.
+func (l *Ledger) check(b schema.Batch) (*request, error) {
+	r, err := newRequest(b)
+	if err != nil {
+		return nil, err
+	}
+	for i, env := range b.Envelopes {
+		if err := l.genesis.checkEnvelope(env); err != nil {
+			return nil, fmt.Errorf("envelope %d: %w", i, err)
+		}
+	}
+	l.identify(r)
+	return r, nil
+}
+
+// identify computes under which keys r's envelopes are found again.
+func (l *Ledger) identify(r *request) {
+	r.ids = make([]identity, len(r.envelopes))
+	for i, env := range r.envelopes {
+		r.ids[i] = identify(l.committer.secret, r.namespace, env.Identity(l.genesis.observerID))
+	}
+}
+
+// newRequest checks the form and the limits of a batch.
+func newRequest(b schema.Batch) (*request, error) {
+	r := &request{
+		namespace: b.Namespace, source: b.Source, submitter: b.Submitter,
+		envelopes: b.Envelopes, cursors: b.Cursors,
+		answer: make(chan answer, 1),
+	}
+	if r.namespace == "" {
+		r.namespace = schema.DefaultNamespace
+	}
+	if len(b.Envelopes) == 0 && len(b.Cursors) == 0 {
+		return nil, errors.New("the batch is empty: it has neither envelopes nor cursors")
+	}
+	for _, limit := range []LimitError{
+		{"envelopes in a batch", len(b.Envelopes), schema.MaxBatchEnvelopes},
+		{"cursors in a batch", len(b.Cursors), maxCursors},
+	} {
+		if limit.Have > limit.Limit {
+			return nil, &limit
+		}
+	}
+	for _, name := range []struct {
+		what, value string
+		limit       int
+	}{
+		{"bytes of namespace", r.namespace, maxNamespace},
+		{"bytes of source", r.source, maxSource},
+		{"bytes of submitter", r.submitter, maxSubmitter},
+	} {
+		if err := checkName(name.what, name.value, name.limit); err != nil {
+			return nil, err
+		}
+	}
+	for i, env := range b.Envelopes {
+		if len(env.Raw) == 0 {
+			return nil, fmt.Errorf("envelope %d is empty", i)
+		}
+		if len(env.Raw) > schema.MaxEnvelope {
+			return nil, fmt.Errorf("envelope %d: %w", i, &LimitError{"bytes", len(env.Raw), schema.MaxEnvelope})
+		}
+		r.bytes += len(env.Raw)
+	}
+	if err := r.addCursors(b.Cursors); err != nil {
+		return nil, err
+	}
+	if r.bytes > schema.MaxBatchBytes {
+		return nil, &LimitError{"bytes in a batch", r.bytes, schema.MaxBatchBytes}
+	}
+	return r, nil
+}
+
+func (r *request) addCursors(cursors []schema.Cursor) error {
+	seen := make(map[string]bool, len(cursors))
+	for _, c := range cursors {
+		if c.Source == "" || seen[c.Source] {
+			return fmt.Errorf("the batch moves the cursor of source %q twice, or names none", clip(c.Source))
+		}
+		seen[c.Source] = true
+		if err := checkName("bytes of a cursor's source", c.Source, maxSource); err != nil {
+			return err
+		}
+		for _, at := range []string{c.From, c.To} {
+			if len(at) > maxCursor {
+				return fmt.Errorf("cursor of source %q: %w", clip(c.Source), &LimitError{"bytes", len(at), maxCursor})
+			}
+			r.bytes += len(at)
+		}
+	}
+	return nil
+}
+
+// checkName refuses what could not stand in a header or a key.
+func checkName(what, s string, limit int) error {
+	if len(s) > limit {
+		return &LimitError{what, len(s), limit}
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%s: %q is not UTF-8", what, clip(s))
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			return fmt.Errorf("%s: %q has a control character", what, clip(s))
+		}
+	}
+	return nil
+}
+
+// checkEnvelope refuses an envelope that states nothing, or that claims to be
+// our own and is not.
+func (g genesis) checkEnvelope(env schema.Envelope) error {
+	if _, err := g.checkOwn(env); err != nil {
+		return err
+	}
+	s, err := env.Statement()
+	if err != nil {
+		return err
+	}
+	if s.PredicateType == schema.GenesisV1 {
+		return errors.New("a ledger has one genesis, entry 0")
+	}
+	_, err = s.Facts()
+	return err
+}
+
+// checkOwn verifies each signature that claims the observer key and reports
+// whether there is one. Duplicates of our own statements are recognized by
+// their payload, so a forged copy could otherwise stand in for the real one.
+func (g genesis) checkOwn(env schema.Envelope) (claims bool, err error) {
+	for _, sig := range env.Signatures {
+		if sig.KeyID != g.observerID {
+			continue
+		}
+		claims = true
+		if !ed25519.Verify(g.observer, dsse.PAE(env.PayloadType, env.Payload), sig.Sig) {
+			return true, fmt.Errorf("the signature that claims the observer key %s is not by that key", g.observerID)
+		}
+	}
+	return claims, nil
+}
+
+// queue holds the requests that wait for the next commit.
+type queue struct {
+	wake chan struct{} // has room for one
+
+	mu      sync.Mutex
+	waiting []*request
+	refusal error // why nothing more is taken; nil while open
+}
+
+func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
+
+func (q *queue) put(r *request) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.refusal != nil {
+		return q.refusal
+	}
+	q.waiting = append(q.waiting, r)
+	q.signal()
+	return nil
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close makes put refuse with err. What waits stays for take.
+func (q *queue) close(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.refusal == nil {
+		q.refusal = err
+	}
+	q.signal()
+}
+
+// why says why put refuses.
+func (q *queue) why() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.refusal
+}
+
+// len is how many requests wait.
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
+// take returns the requests for one commit, at least one of them, as many as
+// wait within the bounds of a commit. It returns none when the queue is closed
+// and empty.
+func (q *queue) take() []*request {
+	for {
+		q.mu.Lock()
+		group := q.cut()
+		over := q.refusal != nil && len(q.waiting) == 0
+		if len(q.waiting) > 0 {
+			q.signal()
+		}
+		q.mu.Unlock()
+		if len(group) > 0 || over {
+			return group
+		}
+		<-q.wake
+	}
+}
+
+// cut takes the first requests off the queue. Those whose caller went away are
+// dropped.
+func (q *queue) cut() []*request {
+	var group []*request
+	n, entries, bytes := 0, 0, 0
+	for _, r := range q.waiting {
+		if len(group) > 0 && (entries+len(r.envelopes) > schema.MaxBatchEnvelopes || bytes+r.bytes > schema.MaxBatchBytes) {
+			break
+		}
+		n++
+		if r.taken.Swap(true) {
+			continue
+		}
+		entries += len(r.envelopes)
+		bytes += r.bytes
+		group = append(group, r)
+	}
+	q.waiting = q.waiting[n:]
+	return group
+}

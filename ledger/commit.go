@@ -1,0 +1,425 @@
+package ledger
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/retrace-ledger/retrace/ledger/engine"
+	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
+)
+
+// committer is what only the one committing goroutine touches.
+type committer struct {
+	key    note.Signer
+	now    func() time.Time
+	secret []byte // of the identities; callers read it too
+	tree   *tree
+	last   time.Time // recordedAt of the newest entry
+	file   checkpointWriter
+	step   func(string) error
+}
+
+// checkpointWriter makes a signed note durable outside the store.
+type checkpointWriter interface {
+	write(signed []byte) error
+	Close() error
+}
+
+// run commits until the queue is closed and empty, or a commit fails. After
+// that nothing is committed and everything that waits is refused.
+func (l *Ledger) run() {
+	defer close(l.done)
+	for {
+		group := l.queue.take()
+		if len(group) == 0 {
+			return
+		}
+		if err := l.commit(group); err != nil {
+			l.stop(fmt.Errorf("%s: %w: %w", l.dir, ErrStopped, err), group)
+			return
+		}
+	}
+}
+
+// stop refuses group and whatever waits. What of a failed commit is durable is
+// not known; nobody was told that any of it is.
+func (l *Ledger) stop(err error, group []*request) {
+	l.queue.close(err)
+	for len(group) > 0 {
+		for _, r := range group {
+			r.reply(schema.Receipt{}, err)
+		}
+		group = l.queue.take()
+	}
+}
+
+// commit takes the requests of group into one transaction and answers them. A
+// request that cannot be taken is refused alone. An error means that the
+// commit failed part-way; the requests in it have no answer then.
+func (l *Ledger) commit(group []*request) error {
+	if err := l.room(group); err != nil {
+		for _, r := range group {
+			r.reply(schema.Receipt{}, err)
+		}
+		return nil
+	}
+	c := l.newCommit()
+	err := l.engine.View(func(s engine.Snapshot) error {
+		for _, r := range group {
+			if err := c.admit(s, r); err != nil {
+				r.reply(schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.committer.step("admitted"); err != nil {
+		return err
+	}
+	if err := c.seal(); err != nil {
+		return err
+	}
+	if err := c.store(); err != nil {
+		return err
+	}
+	c.answer()
+	return nil
+}
+
+// commit is one commit in the making.
+type commit struct {
+	*committer
+	ledger   *Ledger
+	base     int64 // size before it
+	now      time.Time
+	admitted []*admission
+	entries  []newEntry
+	leaves   []tlog.Hash // of entries
+	indexes  map[identity]int64
+	cursors  map[string]string // moved, by key
+	puts     []engine.Put
+	next     *view // what readers see after it; nil if no entry is new
+}
+
+// newEntry is an entry that the commit adds.
+type newEntry struct {
+	from     *request
+	envelope []byte
+}
+
+// admission is a request in the commit and what its caller will be told.
+type admission struct {
+	request *request
+	receipt schema.Receipt
+}
+
+func (l *Ledger) newCommit() *commit {
+	return &commit{
+		committer: l.committer,
+		ledger:    l,
+		base:      l.committer.tree.size(),
+		indexes:   map[identity]int64{},
+		cursors:   map[string]string{},
+	}
+}
+
+// admit takes r into the commit, or changes nothing and says why not.
+func (c *commit) admit(s engine.Snapshot, r *request) error {
+	if err := c.checkCursors(s, r); err != nil {
+		return err
+	}
+	a := &admission{request: r, receipt: schema.Receipt{Entries: make([]schema.Recorded, len(r.envelopes))}}
+	known := len(c.entries)
+	for i, id := range r.ids {
+		recorded, err := c.place(s, r, i, id)
+		if err != nil {
+			c.takeBack(known, r)
+			return err
+		}
+		a.receipt.Entries[i] = recorded
+	}
+	for _, cur := range r.cursors {
+		c.cursors[string(cursorKey(r.namespace, cur.Source))] = cur.To
+	}
+	c.admitted = append(c.admitted, a)
+	return nil
+}
+
+// checkCursors compares r's cursors with the stored ones, or with where a
+// request before it in this commit moved them.
+func (c *commit) checkCursors(s engine.Snapshot, r *request) error {
+	for _, cur := range r.cursors {
+		key := cursorKey(r.namespace, cur.Source)
+		have, moved := c.cursors[string(key)]
+		if !moved {
+			var err error
+			if have, err = readCursor(s, key); err != nil {
+				return err
+			}
+		}
+		if have != cur.From {
+			return &CursorError{Source: cur.Source, Have: have, From: cur.From}
+		}
+	}
+	return nil
+}
+
+// place finds where envelope i of r is or will be.
+func (c *commit) place(s engine.Snapshot, r *request, i int, id identity) (schema.Recorded, error) {
+	if index, ok := c.indexes[id]; ok {
+		return schema.Recorded{Index: index, Duplicate: true}, nil
+	}
+	recorded, err := c.ledger.findDuplicate(s, id)
+	if err != nil || recorded.Duplicate {
+		return recorded, err
+	}
+	index := c.base + int64(len(c.entries))
+	c.indexes[id] = index
+	c.entries = append(c.entries, newEntry{r, r.envelopes[i].Raw})
+	return schema.Recorded{Index: index}, nil
+}
+
+// takeBack removes what a request added before it was refused.
+func (c *commit) takeBack(known int, r *request) {
+	c.entries = c.entries[:known]
+	for _, id := range r.ids {
+		if c.indexes[id] >= c.base+int64(known) {
+			delete(c.indexes, id)
+		}
+	}
+}
+
+// findDuplicate looks for the stored entry with the given identity. What it
+// finds is compared: a damaged index must not pass one entry off as another.
+func (l *Ledger) findDuplicate(s engine.Snapshot, id identity) (schema.Recorded, error) {
+	var index int64
+	err := s.Get(id.key(), func(value []byte) error {
+		if len(value) != 8 {
+			return fmt.Errorf("%d bytes are no index", len(value))
+		}
+		index = int64(binary.BigEndian.Uint64(value))
+		return nil
+	})
+	if errors.Is(err, engine.ErrNotFound) {
+		return schema.Recorded{}, nil
+	}
+	if err != nil {
+		return schema.Recorded{}, &DamageError{Where: "index of duplicates", Problem: "cannot be read", Err: err}
+	}
+	v := l.view.Load()
+	if index < 0 || index >= v.checkpoint.Size {
+		return schema.Recorded{}, damage("index of duplicates", "names entry %d of a ledger of %d", index, v.checkpoint.Size)
+	}
+	e, err := l.readEntry(s, v, index)
+	if err != nil {
+		return schema.Recorded{}, err
+	}
+	if e.State == schema.Present && identify(l.committer.secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerID)) != id {
+		return schema.Recorded{}, damage("index of duplicates", "names entry %d for another envelope", index)
+	}
+	return schema.Recorded{Index: index, LeafHash: tlog.RecordHash(e.Commitment[:]), Duplicate: true}, nil
+}
+
+// seal makes everything that the commit will write. It changes the tree in
+// memory, so that a failure from here on stops the ledger.
+func (c *commit) seal() error {
+	for key, at := range c.cursors {
+		c.puts = append(c.puts, engine.Put{Key: []byte(key), Value: seal([]byte(at))})
+	}
+	if len(c.entries) == 0 {
+		return nil
+	}
+	c.now = c.clock()
+	c.tree.full = c.putTile
+	defer func() { c.tree.full = nil }()
+	if err := c.putSegments(); err != nil {
+		return err
+	}
+	for id, index := range c.indexes {
+		c.puts = append(c.puts, engine.Put{Key: id.key(), Value: binary.BigEndian.AppendUint64(nil, uint64(index))})
+	}
+	return c.sign()
+}
+
+// clock is the time that the commit's entries are recorded at: UTC, to the
+// microsecond, and never before that of the entry before.
+func (c *commit) clock() time.Time {
+	now := c.committer.now().UTC().Truncate(time.Microsecond)
+	if now.Before(c.last) {
+		return c.last
+	}
+	return now
+}
+
+func (c *commit) putTile(level int, index int64, hashes []tlog.Hash, leaves []commitment) {
+	c.puts = append(c.puts, engine.Put{Key: tileKey(level, index), Value: encodeTile(hashes)})
+	if level == 0 {
+		c.puts = append(c.puts, engine.Put{Key: bundleKey(index), Value: encodeBundle(leaves)})
+	}
+}
+
+// putSegments writes the entries into segments and adds them to the tree.
+func (c *commit) putSegments() error {
+	salts := make([]byte, len(c.entries)*schema.SaltSize)
+	if _, err := rand.Read(salts); err != nil {
+		return fmt.Errorf("making salts: %w", err)
+	}
+	headers := map[schema.Header][]byte{}
+	for next := 0; next < len(c.entries); {
+		first := c.base + int64(next)
+		var seg segment
+		var err error
+		if seg, next, err = c.fillSegment(next, salts, headers); err != nil {
+			return err
+		}
+		c.puts = append(c.puts, engine.Put{Key: segmentKey(first), Value: seg})
+	}
+	return nil
+}
+
+// fillSegment makes one segment from entry next on and returns the entry after
+// it.
+func (c *commit) fillSegment(next int, salts []byte, headers map[schema.Header][]byte) (segment, int, error) {
+	end, size := next, 0
+	var encoded [maxSegmentEntries][]byte
+	for ; end < len(c.entries) && end-next < maxSegmentEntries; end++ {
+		header, err := c.header(c.entries[end].from, headers)
+		if err != nil {
+			return nil, 0, err
+		}
+		n := recordOverhead + schema.SaltSize + len(header) + len(c.entries[end].envelope)
+		if end > next && size+n > maxSegmentBytes {
+			break
+		}
+		size += n
+		encoded[end-next] = header
+	}
+	seg := make(segment, 0, size)
+	for i := next; i < end; i++ {
+		var leaf commitment
+		seg, leaf = seg.add(salts[i*schema.SaltSize:][:schema.SaltSize], encoded[i-next], c.entries[i].envelope)
+		hash, err := c.tree.add(leaf)
+		if err != nil {
+			return nil, 0, err
+		}
+		c.leaves = append(c.leaves, hash)
+	}
+	return seg, end, nil
+}
+
+// header encodes what the ledger says about r's entries, as it stands in a
+// body behind the salt.
+func (c *commit) header(r *request, done map[schema.Header][]byte) ([]byte, error) {
+	h := schema.Header{RecordedAt: c.now, Namespace: r.namespace, Source: r.source, Submitter: r.submitter}
+	if encoded, ok := done[h]; ok {
+		return encoded, nil
+	}
+	body := schema.Body{Header: h}
+	encoded, err := body.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("encoding the header of an entry: %w", err)
+	}
+	done[h] = encoded[schema.SaltSize:]
+	return done[h], nil
+}
+
+// sign makes the checkpoint over the grown tree. It leaves memory only inside
+// the transaction that holds what it signs.
+func (c *commit) sign() error {
+	root, err := c.tree.root()
+	if err != nil {
+		return err
+	}
+	cp := verify.Checkpoint{Origin: c.ledger.genesis.origin, Size: c.tree.size(), Root: root}
+	cp.Note, err = note.Sign(&note.Note{Text: verify.FormatCheckpoint(cp.Origin, cp.Size, cp.Root)}, c.key)
+	if err != nil {
+		return fmt.Errorf("signing the checkpoint of size %d: %w", cp.Size, err)
+	}
+	if len(cp.Note) > maxSlotNote {
+		return fmt.Errorf("signing the checkpoint of size %d: the note has %d bytes; the limit is %d", cp.Size, len(cp.Note), maxSlotNote)
+	}
+	c.next = &view{checkpoint: cp, edge: c.tree.edge.clone(), next: make(chan struct{})}
+	c.puts = append(c.puts, engine.Put{Key: []byte(stateKey), Value: formatState(state{recordedAt: c.now, note: cp.Note})})
+	return nil
+}
+
+// store makes the commit durable: the transaction first, then the checkpoint
+// file, so that what the file says was signed is always there. Readers see it
+// after that.
+func (c *commit) store() error {
+	if len(c.puts) == 0 {
+		return nil
+	}
+	if err := c.step("commit"); err != nil {
+		return err
+	}
+	if err := c.ledger.engine.Commit(c.puts); err != nil {
+		return err
+	}
+	if err := c.step("committed"); err != nil {
+		return err
+	}
+	if c.next == nil {
+		return nil // cursors alone: the signed size stays
+	}
+	if err := c.file.write(c.next.checkpoint.Note); err != nil {
+		return err
+	}
+	if err := c.step("signed"); err != nil {
+		return err
+	}
+	c.last = c.now
+	before := c.ledger.view.Swap(c.next)
+	if before != nil {
+		close(before.next)
+	}
+	return nil
+}
+
+// answer tells each caller where its envelopes are.
+func (c *commit) answer() {
+	cp := c.ledger.view.Load().checkpoint
+	for _, a := range c.admitted {
+		a.receipt.Size = cp.Size
+		a.receipt.Checkpoint = cp.Note
+		for i := range a.receipt.Entries {
+			if at := a.receipt.Entries[i].Index - c.base; at >= 0 {
+				a.receipt.Entries[i].LeafHash = c.leaves[at]
+			}
+		}
+		a.request.reply(a.receipt, nil)
+	}
+}
+
+// state is what the store knows about itself.
+type state struct {
+	recordedAt time.Time // of the newest entry
+	note       []byte    // the checkpoint of its size
+}
+
+func formatState(s state) []byte {
+	return seal(append(binary.BigEndian.AppendUint64(nil, uint64(s.recordedAt.UnixMicro())), s.note...))
+}
+
+func parseState(sealed []byte) (state, error) {
+	payload, err := unseal(sealed)
+	if err != nil {
+		return state{}, err
+	}
+	if len(payload) < 8 {
+		return state{}, fmt.Errorf("%d bytes are too few", len(payload))
+	}
+	return state{
+		recordedAt: time.UnixMicro(int64(binary.BigEndian.Uint64(payload))).UTC(),
+		note:       append([]byte(nil), payload[8:]...),
+	}, nil
+}

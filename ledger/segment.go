@@ -1,0 +1,72 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"iter"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// Bounds of one segment. A larger one would make reading one entry cost more;
+// a single entry may exceed maxSegmentBytes.
+const (
+	maxSegmentEntries = 256
+	maxSegmentBytes   = 512 << 10
+)
+
+// recordOverhead is what a segment adds to an encoded body: commitment(32) ‖
+// uint32 length.
+const recordOverhead = sha256.Size + 4
+
+// A segment is the stored form of consecutive entries:
+//
+//	( commitment(32) ‖ uint32 length ‖ encoded body )…
+//
+// Length 0 stands for an erased body, whose commitment stays.
+type segment []byte
+
+// record is one entry of a segment. It aliases the segment.
+type record struct {
+	commitment commitment
+	body       []byte // empty if erased
+}
+
+// add appends the entry whose encoded body is salt ‖ header ‖ envelope, the
+// header with its length before it, and returns its commitment.
+func (s segment) add(salt, header, envelope []byte) (segment, commitment) {
+	at := len(s)
+	s = append(s, make([]byte, sha256.Size)...)
+	s = binary.BigEndian.AppendUint32(s, uint32(len(salt)+len(header)+len(envelope)))
+	s = append(s, salt...)
+	s = append(s, header...)
+	s = append(s, envelope...)
+	c := schema.Commitment(s[at+recordOverhead:])
+	copy(s[at:], c[:])
+	return s, c
+}
+
+// records yields the records of s in order, and ends with an error if s is not
+// a whole number of them. It does not check bodies against commitments.
+func (s segment) records() iter.Seq2[record, error] {
+	return func(yield func(record, error) bool) {
+		for rest := s; len(rest) > 0; {
+			if len(rest) < recordOverhead {
+				yield(record{}, fmt.Errorf("%d stray bytes at the end", len(rest)))
+				return
+			}
+			n := binary.BigEndian.Uint32(rest[sha256.Size:])
+			if int64(n) > int64(len(rest)-recordOverhead) {
+				yield(record{}, fmt.Errorf("a body of %d bytes where %d are left", n, len(rest)-recordOverhead))
+				return
+			}
+			end := recordOverhead + int(n)
+			r := record{commitment: [sha256.Size]byte(rest), body: rest[recordOverhead:end:end]}
+			if !yield(r, nil) {
+				return
+			}
+			rest = rest[end:]
+		}
+	}
+}
