@@ -84,12 +84,12 @@ func image(t *testing.T, content string, labels map[string]string) v1.Image {
 	return img
 }
 
-// index returns an index over images, each of a platform of its own.
+// index returns an index over images that image made.
 func index(imgs ...v1.Image) v1.ImageIndex {
 	var index v1.ImageIndex = empty.Index
-	for i, img := range imgs {
+	for _, img := range imgs {
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: fmt.Sprint("arch", i)}},
+			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}},
 		})
 	}
 	return index

@@ -315,7 +315,7 @@ func lost(ctx context.Context, err error) bool {
 func unsupported(err error) bool {
 	var answered *transport.Error
 	return errors.As(err, &answered) && slices.Contains([]int{
-		http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented,
+		http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented,
 	}, answered.StatusCode)
 }
 

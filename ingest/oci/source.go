@@ -137,7 +137,7 @@ func (s *Source) Observe(ctx context.Context, cursor string) iter.Seq2[ingest.Ev
 			return
 		}
 		if err != nil {
-			yield(ingest.Event{}, fmt.Errorf("reading %s: %w", repositoryURL(s.repo), err))
+			yield(ingest.Event{}, err)
 		}
 	}
 }
