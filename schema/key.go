@@ -2,6 +2,7 @@ package schema
 
 import (
 	"crypto/sha256"
+	_ "crypto/sha512" // go-digest knows only the algorithms that are linked in
 	"encoding/hex"
 	"maps"
 	"slices"

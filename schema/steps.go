@@ -34,13 +34,16 @@ func (b *factBuilder) generate(s Statement) {
 			b.f.Step.Subject = b.describe(d, "run")
 			continue
 		}
-		key := b.describe(d, "")
-		path := d.annotation(AnnotationPath)
-		if path == "" {
-			path = d.Name
-		}
-		b.f.Step.Generates = append(b.f.Step.Generates, Output{Key: key, Path: path, Name: d.Name})
+		b.f.Step.Generates = append(b.f.Step.Generates, Output{Key: b.describe(d, ""), Path: outputPath(d), Name: d.Name})
 	}
+}
+
+// outputPath is where a step wrote a subject: its annotation, else its name.
+func outputPath(d Descriptor) string {
+	if path := d.annotation(AnnotationPath); path != "" {
+		return path
+	}
+	return d.Name
 }
 
 // checkRunPaths refuses a recorded run whose paths would lead a restoration
@@ -62,13 +65,17 @@ func checkRunPaths(s Statement, p *Provenance, rp RunParameters) error {
 		}
 	}
 	for i, d := range p.BuildDefinition.ResolvedDependencies {
-		if path := d.annotation(AnnotationPath); path != "" && checkRootPath(path) != nil {
-			return under("predicate.buildDefinition.resolvedDependencies."+strconv.Itoa(i)+".annotations.path", checkRootPath(path))
+		path := d.annotation(AnnotationPath)
+		if path == "" {
+			continue // not in the root: a commit, an image
+		}
+		if err := checkRootPath(path); err != nil {
+			return under("predicate.buildDefinition.resolvedDependencies."+strconv.Itoa(i)+".annotations.path", err)
 		}
 	}
-	for i, d := range s.Subject {
-		if path := d.annotation(AnnotationPath); path != "" && checkRootPath(path) != nil {
-			return under("subject."+strconv.Itoa(i)+".annotations.path", checkRootPath(path))
+	for i, d := range s.Subject[1:] {
+		if err := checkRootPath(outputPath(d)); err != nil {
+			return under("subject."+strconv.Itoa(i+1)+".annotations.path", err)
 		}
 	}
 	return nil
