@@ -85,17 +85,22 @@ func (t *tree) root() (tlog.Hash, error) {
 	return tlog.Hash(h), nil
 }
 
-// add appends a leaf and returns its hash.
+// add appends a leaf with the given data and returns its hash.
 func (t *tree) add(c commitment) (tlog.Hash, error) {
 	t.edge.leaves = append(t.edge.leaves, c)
 	leaf := tlog.RecordHash(c[:])
+	return leaf, t.grow(leaf)
+}
+
+// grow appends the hash of a leaf.
+func (t *tree) grow(leaf tlog.Hash) error {
 	err := t.rng.Append(leaf[:], func(id compact.NodeID, hash []byte) {
 		t.place(int(id.Level), tlog.Hash(hash))
 	})
 	if err != nil {
-		return leaf, fmt.Errorf("adding leaf %d: %w", t.size(), err)
+		return fmt.Errorf("adding leaf %d: %w", t.size(), err)
 	}
-	return leaf, nil
+	return nil
 }
 
 // place puts a new complete subtree into its tile. The first hash of a level
