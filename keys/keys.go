@@ -1,5 +1,3 @@
-// Package keys holds the Ed25519 keys that retrace signs with and the files
-// they live in: PKCS #8 and SPKI in PEM, and C2SP verifier keys.
 package keys
 
 import (
@@ -118,7 +116,7 @@ func (p *Private) NoteSigner(name string) (note.Signer, error) {
 	}
 	v, err := note.NewVerifier(vkey)
 	if err != nil {
-		return nil, fmt.Errorf("%q cannot name a log key: %w", name, err)
+		return nil, fmt.Errorf("reading the verifier key %s: %w", vkey, err)
 	}
 	return &noteSigner{Verifier: v, key: p.key}, nil
 }
@@ -126,6 +124,9 @@ func (p *Private) NoteSigner(name string) (note.Signer, error) {
 // VKey is the public half in the form of a C2SP verifier key under name.
 func (p *Private) VKey(name string) (string, error) {
 	vkey, err := note.NewEd25519VerifierKey(name, p.Public())
+	if err == nil {
+		_, err = note.NewVerifier(vkey) // it is this that checks the name
+	}
 	if err != nil {
 		return "", fmt.Errorf("%q cannot name a log key: %w", name, err)
 	}

@@ -1,0 +1,3 @@
+// Package keys holds the Ed25519 keys that retrace signs with and the files
+// they live in: PKCS #8 and SPKI in PEM, and C2SP verifier keys.
+package keys
