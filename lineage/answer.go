@@ -14,11 +14,13 @@ type Lineage struct {
 	Ref       Ref
 	Direction schema.Direction
 	Resources []schema.Resource // the root first, then in the order met
-	Steps     []StepInfo        // in the order met
+	Steps     []StepInfo        // in the order met; also those that used nothing, which no edge runs through
 	Edges     []schema.Edge
 	Entries   []int64 // that the answer rests on, ascending: with them alone the walk gives the same edges
 	Truncated bool    // there were more edges than the limit, or deeper than the depth
 	Size      int64
+	Recorded  time.Time // when the last of those Size entries was recorded
+	Time      time.Time // at which names were read; zero for the newest
 }
 
 // StepInfo is a step with the entry that states it.
@@ -47,9 +49,23 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 	if opt.Direction == "" {
 		opt.Direction = schema.Upstream
 	}
-	a := &Lineage{Ref: ref, Direction: opt.Direction, Size: v.size}
+	a := &Lineage{Ref: ref, Direction: opt.Direction, Size: v.size, Time: v.time}
+	if v.size > 0 {
+		last, err := v.Entry(v.size - 1)
+		if err != nil {
+			return nil, err
+		}
+		a.Recorded = last.RecordedAt
+	}
 	seen := map[schema.Key]bool{}
-	steps := map[int64]bool{}
+	var steps []int64 // in the order met
+	met := map[int64]bool{}
+	meet := func(step int64) {
+		if step >= 0 && !met[step] {
+			met[step] = true
+			steps = append(steps, step)
+		}
+	}
 	add := func(k schema.Key) error {
 		if k == "" || seen[k] {
 			return nil
@@ -69,6 +85,7 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 	walk := schema.Walk(ctx, v, ref.Start, schema.WalkOptions{
 		Direction: opt.Direction, Depth: opt.Depth, Size: v.size,
 		Touched: func(entry int64) { entries[entry] = true },
+		Made:    func(_ schema.Key, entry int64) { meet(entry) },
 	})
 	for e, err := range walk {
 		if err != nil {
@@ -85,19 +102,19 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 		if err := add(e.To); err != nil {
 			return nil, err
 		}
-		if e.Step >= 0 && !steps[e.Step] {
-			steps[e.Step] = true
-			s, err := v.StepInfo(ctx, e.Step)
-			if err != nil {
-				return nil, err
-			}
-			a.Steps = append(a.Steps, s)
-		}
+		meet(e.Step)
 		if opt.Depth > 0 && e.Depth == opt.Depth-1 && !a.Truncated {
 			if a.Truncated, err = v.goesOn(ctx, e, opt.Direction); err != nil {
 				return nil, err
 			}
 		}
+	}
+	for _, entry := range steps {
+		s, err := v.StepInfo(ctx, entry)
+		if err != nil {
+			return nil, err
+		}
+		a.Steps = append(a.Steps, s)
 	}
 	if err := v.addTrust(entries); err != nil {
 		return nil, err

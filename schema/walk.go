@@ -79,6 +79,10 @@ type WalkOptions struct {
 	// perhaps more than once: a walk over those entries alone gives the same
 	// edges.
 	Touched func(entry int64)
+	// Made, if set, is called on a walk upstream with each resource reached and
+	// each step that made it, perhaps more than once: also for a step that used
+	// nothing, of which no edge tells.
+	Made func(k Key, entry int64)
 }
 
 // Walk yields the edges reachable from start, nearest first, each once. The
@@ -176,6 +180,9 @@ func (w *walker) up(q queued, node *Node, yield func(Edge, error) bool) error {
 	}
 	for _, entry := range made {
 		w.touch(entry)
+		if w.opt.Made != nil {
+			w.opt.Made(q.Key, entry)
+		}
 		step, err := w.g.Step(w.ctx, entry)
 		if err != nil {
 			return err
