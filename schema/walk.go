@@ -160,7 +160,8 @@ func (w *walker) visible(entries []int64) []int64 {
 }
 
 func (w *walker) visit(q queued, yield func(Edge, error) bool) error {
-	if q.Key.Empty() {
+	// Empty content joins nothing, but a run that made it can be asked about.
+	if q.Key.Empty() && (q.depth > 0 || q.Run == "" || w.opt.Direction == Downstream) {
 		return nil
 	}
 	node, err := w.g.Node(w.ctx, q.Key, w.opt.Direction)
