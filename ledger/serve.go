@@ -32,8 +32,9 @@ func (l *Ledger) serveCheckpoint(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (l *Ledger) serveTile(w http.ResponseWriter, r *http.Request) {
-	t, err := torchwood.ParseTilePath(strings.TrimPrefix(r.URL.Path, "/"))
-	if err != nil {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	t, err := torchwood.ParseTilePath(path)
+	if err != nil || torchwood.TilePath(t) != path { // one name for one tile
 		http.NotFound(w, r)
 		return
 	}
