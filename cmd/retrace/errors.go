@@ -1,0 +1,63 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/retrace-ledger/retrace/ledger"
+	"github.com/retrace-ledger/retrace/lineage"
+)
+
+// Exit status (DESIGN 7.1). False and "could not tell" are never confused.
+const (
+	exitDone  = 0 // it is so, or done
+	exitFalse = 1 // checked, and it is not so
+	exitError = 2 // could not be done or checked
+)
+
+// statusError carries an exit status. Its message may be empty when what is
+// to be said was printed already.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
+
+// isFalse says that something was checked and is not so.
+func isFalse(err error) error { return &statusError{exitFalse, err} }
+
+// cannot says that something could not be done or checked.
+func cannot(err error) error { return &statusError{exitError, err} }
+
+func exitStatus(err error) int {
+	var s *statusError
+	if errors.As(err, &s) {
+		return s.status
+	}
+	return exitError
+}
+
+// errNoLedger is returned where no ledger is found.
+var errNoLedger = errors.New("no ledger here: there is no .retrace in this directory or a parent")
+
+// hintFor is what to do about an error, where it is known.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, errNoLedger):
+		return "run `retrace init` to make one, or name one with --dir or RETRACE_DIR"
+	case errors.Is(err, ledger.ErrLocked):
+		return "wait for the other command to end, or stop the server that holds the ledger"
+	case errors.Is(err, ledger.ErrReadOnly):
+		return "this copy has no private keys: it can be read and verified, not written"
+	case errors.Is(err, lineage.ErrNotFound):
+		return "`retrace models` and `retrace log` list what is recorded"
+	}
+	return ""
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/ledger"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+func (a *app) initCmd() *cobra.Command {
+	var origin string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a ledger in .retrace, or in --dir",
+		Long: `Make a ledger: a directory with an Ed25519 log key (log.key), its public half as
+a C2SP verifier key (log.vkey) and as PEM (log.pub), and the key that signs what
+retrace observes (observer.key). Give log.vkey to whoever shall verify.`,
+		Example: "  retrace init\n  retrace --dir /srv/ledger init --origin ledger.example.com/ml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir := a.dir
+			if dir == "" {
+				dir = dirName
+			}
+			vkey, err := createLedger(dir, origin)
+			if err != nil {
+				return cannot(err)
+			}
+			if a.output == "json" {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"dir": dir, "vkey": vkey})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "made a ledger in %s\nverify it with %s\n", dir, vkey)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&origin, "origin", "", "name of the log, unique in the world (default HOST/RANDOM)")
+	return cmd
+}
+
+// createLedger makes a ledger with new keys in dir and returns its verifier
+// key.
+func createLedger(dir, origin string) (string, error) {
+	if origin == "" {
+		var err error
+		if origin, err = newOrigin(); err != nil {
+			return "", err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, logVKeyFile)); err == nil {
+		return "", fmt.Errorf("%s holds a ledger already", dir)
+	}
+	logKey, err := keys.Generate()
+	if err != nil {
+		return "", err
+	}
+	observer, err := keys.Generate()
+	if err != nil {
+		return "", err
+	}
+	signer, err := logKey.NoteSigner(origin)
+	if err != nil {
+		return "", err
+	}
+	vkey, err := logKey.VKey(origin)
+	if err != nil {
+		return "", err
+	}
+	genesis, err := newGenesis(origin, vkey, observer)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	if err := writeKeys(dir, vkey, logKey, observer); err != nil {
+		return "", err
+	}
+	// The verifier key is written last: its presence says that a ledger is here.
+	if err := ledger.Create(dir, signer, genesis); err != nil {
+		return "", err
+	}
+	return vkey, os.WriteFile(filepath.Join(dir, logVKeyFile), []byte(vkey+"\n"), 0o644)
+}
+
+// newOrigin names a log after this host and sixteen random hex digits.
+func newOrigin() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("naming the log after this host: %w", err)
+	}
+	host = strings.Map(func(r rune) rune {
+		if r <= ' ' || r == '+' || r == 0x7f {
+			return '-'
+		}
+		return r
+	}, host)
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", err
+	}
+	return host + "/" + hex.EncodeToString(random[:]), nil
+}
+
+// newGenesis is the envelope of entry 0.
+func newGenesis(origin, vkey string, observer *keys.Private) (schema.Envelope, error) {
+	pem, err := observer.PublicPEM()
+	if err != nil {
+		return schema.Envelope{}, err
+	}
+	s, err := schema.NewStatement(schema.GenesisV1,
+		schema.Genesis{Format: 1, Origin: origin, LogKey: vkey, ObserverKey: pem},
+		schema.Descriptor{Name: "log key", Digest: schema.DigestSet{schema.SHA256: schema.BytesKey([]byte(vkey)).Hex()}})
+	if err != nil {
+		return schema.Envelope{}, err
+	}
+	return observer.SignStatement(s)
+}
+
+func writeKeys(dir, vkey string, logKey, observer *keys.Private) error {
+	for name, k := range map[string]*keys.Private{logKeyFile: logKey, observerKey: observer} {
+		if err := k.Create(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	for name, k := range map[string]*keys.Private{logPubFile: logKey, observerPub: observer} {
+		pem, err := k.PublicPEM()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(pem), 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, ".gitignore"), []byte("*\n"), 0o644)
+}

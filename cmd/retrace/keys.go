@@ -1,0 +1,253 @@
+package main
+
+import (
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+func (a *app) keysCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "keys",
+		Short:   "List the keys of the ledger and those it trusts",
+		Long:    "List the keys of the ledger and those it trusts. Every change of trust is an entry:\nanswers as of an earlier size are graded by what was trusted then.",
+		Example: "  retrace keys\n  retrace keys trust builder.pub --name ci --type https://slsa.dev/provenance/v1\n  retrace keys revoke builder.pub --since '2h ago' --reason 'laptop stolen'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			b, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			v, err := b.view(0, "")
+			if err != nil {
+				return err
+			}
+			return a.listKeys(cmd, b, v)
+		},
+	}
+	cmd.AddCommand(a.trustCmd(), a.revokeCmd())
+	return cmd
+}
+
+type trustJSON struct {
+	Entry int64 `json:"entry"`
+	schema.Trust
+}
+
+func (a *app) listKeys(cmd *cobra.Command, b *book, v *lineage.View) error {
+	genesis, trusted, err := readTrust(cmd, b, v)
+	if err != nil {
+		return err
+	}
+	observer, err := keys.ParsePublic([]byte(genesis.ObserverKey))
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		return printJSON(cmd.OutOrStdout(), struct {
+			Origin   string      `json:"origin"`
+			LogKey   string      `json:"logKey"`
+			Observer string      `json:"observer"`
+			Trust    []trustJSON `json:"trust"`
+		}{genesis.Origin, genesis.LogKey, observer.ID, trusted})
+	}
+	t := newTable(cmd.OutOrStdout(), "ENTRY", "ROLE", "KEY", "NAME", "FROM", "UNTIL", "FOR")
+	t.row("0", "log", genesis.LogKey)
+	t.row("0", "observer", observer.ID)
+	for _, k := range trusted {
+		scope := "everything"
+		if len(k.PredicateTypes) > 0 || len(k.Namespaces) > 0 {
+			scope = fmt.Sprintf("%v %v", k.PredicateTypes, k.Namespaces)
+		}
+		name := k.Name
+		if k.Action == "revoke" {
+			name, scope = k.Reason, ""
+		}
+		t.row(fmt.Sprint(k.Entry), k.Action, k.KeyID, name, when(k.NotBefore), when(k.NotAfter), scope)
+	}
+	return t.flush()
+}
+
+func readTrust(cmd *cobra.Command, b *book, v *lineage.View) (schema.Genesis, []trustJSON, error) {
+	var g schema.Genesis
+	read := func(index int64, into any) error {
+		e, err := b.log.Entry(cmd.Context(), index)
+		if err != nil {
+			return err
+		}
+		s, err := e.Envelope.Statement()
+		if err != nil {
+			return err
+		}
+		return schema.DecodePredicate(s, true, into)
+	}
+	if err := read(0, &g); err != nil {
+		return g, nil, err
+	}
+	out := []trustJSON{}
+	for e, err := range v.Entries(cmd.Context(), 0, lineage.Filter{PredicateType: schema.TrustV1}) {
+		if err != nil {
+			return g, nil, err
+		}
+		t := trustJSON{Entry: e.Index}
+		if err := read(e.Index, &t.Trust); err != nil {
+			return g, nil, err
+		}
+		out = append(out, t)
+	}
+	return g, out, nil
+}
+
+func (a *app) trustCmd() *cobra.Command {
+	var name, from, until string
+	var types, namespaces []string
+	cmd := &cobra.Command{
+		Use:     "trust FILE",
+		Short:   "Trust a public key (PEM): what it signs is graded attested",
+		Example: "  retrace keys trust builder.pub --name ci",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t := schema.Trust{Action: "trust", Name: name, Namespaces: namespaces}
+			for _, p := range types {
+				t.PredicateTypes = append(t.PredicateTypes, fullPredicateType(p))
+			}
+			var err error
+			if t.NotBefore, err = parseTime(from, time.Now()); err != nil {
+				return cannot(err)
+			}
+			if t.NotAfter, err = parseTime(until, time.Now()); err != nil {
+				return cannot(err)
+			}
+			return a.writeTrust(cmd, args[0], t)
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "who holds the key, in words")
+	cmd.Flags().StringArrayVar(&types, "type", nil, "only for this predicate type; may be repeated")
+	cmd.Flags().StringArrayVar(&namespaces, "namespace", nil, "only in this namespace; may be repeated")
+	cmd.Flags().StringVar(&from, "from", "", "only entries recorded from this TIME on")
+	cmd.Flags().StringVar(&until, "until", "", "only entries recorded before this TIME")
+	return cmd
+}
+
+func (a *app) revokeCmd() *cobra.Command {
+	var since, reason string
+	cmd := &cobra.Command{
+		Use:     "revoke FILE",
+		Short:   "No longer trust a public key (PEM) for what is recorded from now on, or since a TIME",
+		Example: "  retrace keys revoke builder.pub --since '2026-11-03 14:00' --reason 'key was in a log file'",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := parseTime(since, time.Now())
+			if err != nil {
+				return cannot(err)
+			}
+			if at.IsZero() {
+				at = time.Now()
+			}
+			return a.writeTrust(cmd, args[0], schema.Trust{Action: "revoke", NotAfter: at, Reason: reason})
+		},
+	}
+	cmd.Flags().StringVar(&since, "since", "", "from when the key is not trusted (default now)")
+	cmd.Flags().StringVar(&reason, "reason", "", "why")
+	return cmd
+}
+
+// writeTrust records a statement about each key in a file.
+func (a *app) writeTrust(cmd *cobra.Command, file string, t schema.Trust) error {
+	ks, err := readPublicKeys(file)
+	if err != nil {
+		return cannot(err)
+	}
+	var statements []schema.Statement
+	for _, k := range ks {
+		t.KeyID = k.ID
+		if t.Key, err = keys.MarshalPublic(k.Key); err != nil {
+			return err
+		}
+		t.NotBefore, t.NotAfter = utcOrZero(t.NotBefore), utcOrZero(t.NotAfter)
+		s, err := schema.NewStatement(schema.TrustV1, t, schema.Descriptor{Name: "key " + k.ID, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey([]byte(t.Key)).Hex()}})
+		if err != nil {
+			return err
+		}
+		statements = append(statements, s)
+	}
+	b, err := a.open(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	r, err := b.record(cmd.Context(), "keys", statements)
+	if err != nil {
+		return err
+	}
+	for i, k := range ks {
+		fmt.Fprintf(cmd.OutOrStdout(), "entry %d: %s %s\n", r.Entries[i].Index, t.Action, k.ID)
+	}
+	return nil
+}
+
+func utcOrZero(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC().Truncate(time.Microsecond)
+}
+
+// readPublicKeys reads all public keys in a PEM file.
+func readPublicKeys(file string) ([]schema.PublicKey, error) {
+	rest, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var out []schema.PublicKey
+	for {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		k, err := keys.ParsePublic(pem.EncodeToMemory(block))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		out = append(out, k)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s holds no public key in PEM", file)
+	}
+	return out, nil
+}
+
+// readFileOrStdin reads at most limit bytes of a file, or of standard input
+// for "-".
+func readFileOrStdin(name string, limit int64) ([]byte, error) {
+	f := os.Stdin
+	if name != "-" {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(raw)) > limit {
+		return nil, errors.New(name + " is larger than the limit of " + fmt.Sprint(limit) + " bytes")
+	}
+	return raw, nil
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// span is the flags --since and --until.
+type span struct{ since, until string }
+
+func (s *span) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.since, "since", "", "recorded at or after this TIME")
+	cmd.Flags().StringVar(&s.until, "until", "", "recorded before this TIME")
+}
+
+func (s span) filter(f *lineage.Filter) (err error) {
+	if f.Since, err = parseTime(s.since, time.Now()); err != nil {
+		return cannot(err)
+	}
+	if f.Until, err = parseTime(s.until, time.Now()); err != nil {
+		return cannot(err)
+	}
+	return nil
+}
+
+// entryJSON is an entry as scripts read it.
+type entryJSON struct {
+	Index         int64            `json:"index"`
+	RecordedAt    time.Time        `json:"recordedAt"`
+	PredicateType string           `json:"predicateType"`
+	Namespace     string           `json:"namespace"`
+	Source        string           `json:"source,omitempty"`
+	Submitter     string           `json:"submitter,omitempty"`
+	Signers       []string         `json:"signers"`
+	Evidence      schema.Evidence  `json:"evidence"`
+	Summary       string           `json:"summary,omitempty"`
+	State         schema.State     `json:"state"`
+	Unreadable    string           `json:"unreadable,omitempty"`
+	Commitment    string           `json:"commitment,omitempty"`
+	Statement     schema.Statement `json:"statement,omitzero"`
+}
+
+func toEntryJSON(e lineage.EntryInfo) entryJSON {
+	signers := e.Signers
+	if signers == nil {
+		signers = []string{}
+	}
+	return entryJSON{
+		Index: e.Index, RecordedAt: e.RecordedAt, PredicateType: e.PredicateType, Namespace: e.Namespace, Source: e.Source,
+		Submitter: e.Submitter, Signers: signers, Evidence: e.Evidence, Summary: e.Summary, State: e.State, Unreadable: e.Unreadable,
+	}
+}
+
+func (a *app) logCmd() *cobra.Command {
+	var last int
+	var predicate string
+	var period span
+	cmd := &cobra.Command{
+		Use:     "log",
+		Short:   "List entries, oldest first",
+		Example: "  retrace log -n 20\n  retrace log --type model --since '2h ago' -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			filter := lineage.Filter{PredicateType: fullPredicateType(predicate)}
+			if err := period.filter(&filter); err != nil {
+				return err
+			}
+			b, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			v, err := b.view(0, "")
+			if err != nil {
+				return err
+			}
+			var from int64
+			if last > 0 && filter == (lineage.Filter{}) {
+				from = max(0, v.Size()-int64(last))
+			}
+			entries := []lineage.EntryInfo{}
+			for e, err := range v.Entries(cmd.Context(), from, filter) {
+				if err != nil {
+					return err
+				}
+				entries = append(entries, e)
+			}
+			if last > 0 && len(entries) > last {
+				entries = entries[len(entries)-last:]
+			}
+			return a.printLog(cmd, v, entries)
+		},
+	}
+	cmd.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
+	cmd.Flags().StringVar(&predicate, "type", "", "only this predicate type: a URI, or a short name such as model, step or commit")
+	period.flags(cmd)
+	return cmd
+}
+
+func (a *app) printLog(cmd *cobra.Command, v *lineage.View, entries []lineage.EntryInfo) error {
+	if a.output == "json" {
+		out := struct {
+			Size    int64       `json:"size"`
+			Entries []entryJSON `json:"entries"`
+		}{v.Size(), []entryJSON{}}
+		for _, e := range entries {
+			out.Entries = append(out.Entries, toEntryJSON(e))
+		}
+		return printJSON(cmd.OutOrStdout(), out)
+	}
+	t := newTable(cmd.OutOrStdout(), "ENTRY", "RECORDED", "TYPE", "EVIDENCE", "SUMMARY")
+	for _, e := range entries {
+		summary := e.Summary
+		switch {
+		case e.State != schema.Present:
+			summary = strings.ToLower(string(e.State))
+		case e.Unreadable != "":
+			summary = "unreadable: " + e.Unreadable
+		}
+		t.row(strconv.FormatInt(e.Index, 10), when(e.RecordedAt), shortPredicateType(e.PredicateType), string(e.Evidence), clipTo(summary, 80))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d entries\n", len(entries), v.Size())
+	return nil
+}
+
+// predicateNames are short names of the predicate types that are not retrace's
+// own.
+var predicateNames = map[string]string{
+	schema.ProvenanceV1: "step", schema.ProvenanceV02: "step (v0.2)", schema.VSAv1: "vsa", schema.LinkV03: "link",
+}
+
+const ownPredicates = "https://github.com/retrace-ledger/retrace/predicates/"
+
+func shortPredicateType(uri string) string {
+	if name, ok := predicateNames[uri]; ok {
+		return name
+	}
+	if name, ok := strings.CutPrefix(uri, ownPredicates); ok {
+		return strings.TrimSuffix(name, "/v1")
+	}
+	return uri
+}
+
+func fullPredicateType(name string) string {
+	if name == "" || strings.Contains(name, ":") {
+		return name
+	}
+	for uri, short := range predicateNames {
+		if short == name {
+			return uri
+		}
+	}
+	return ownPredicates + name + "/v1"
+}
+
+// clipTo shortens s to n characters.
+func clipTo(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}

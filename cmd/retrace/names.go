@@ -1,0 +1,136 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/lineage"
+)
+
+type nameJSON struct {
+	Name    string `json:"name"`
+	Key     string `json:"key"`
+	At      string `json:"at"`
+	Entry   int64  `json:"entry"`
+	Old     string `json:"old,omitempty"`
+	Forced  bool   `json:"forced,omitempty"`
+	Deleted bool   `json:"deleted,omitempty"`
+}
+
+func (a *app) namesCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "names REF",
+		Short:   "List the names that ever pointed at a resource",
+		Example: "  retrace names sha256:0f3a77c1\n  retrace names ./model.bin",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			b, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			v, err := b.view(0, "")
+			if err != nil {
+				return err
+			}
+			ref, err := resolve(cmd.Context(), v, args[0])
+			if err != nil {
+				return err
+			}
+			names, err := v.NamesOf(ref.Start.Key)
+			if err != nil {
+				return err
+			}
+			return a.printNames(cmd, names)
+		},
+	}
+}
+
+func (a *app) historyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "history NAME",
+		Short: "Show what a name pointed at, and when",
+		Long: `Show what a name pointed at, and when. A NAME has its kind in front:
+model:NAME@VERSION, git:REPOSITORY#refs/heads/BRANCH, image:REPOSITORY:TAG,
+snapshot:SOURCE. Part of one is enough where only one name begins with it.`,
+		Example: "  retrace history model:forecast@3\n  retrace history image:registry.example/ml/trainer:latest",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			b, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			v, err := b.view(0, "")
+			if err != nil {
+				return err
+			}
+			name, err := completeName(v, args[0])
+			if err != nil {
+				return err
+			}
+			history, err := v.History(name)
+			if err != nil {
+				return err
+			}
+			return a.printNames(cmd, history)
+		},
+	}
+}
+
+// completeName is the one recorded name that text is, or begins.
+func completeName(v *lineage.View, text string) (string, error) {
+	if !strings.Contains(text, ":") {
+		text = "model:" + text
+	}
+	names, err := v.Names(text)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		if n == text {
+			return n, nil
+		}
+	}
+	switch len(names) {
+	case 1:
+		return names[0], nil
+	case 0:
+		_, err := v.Name(text)
+		return "", err
+	}
+	return "", &lineage.AmbiguousError{Text: text, Candidates: names}
+}
+
+func (a *app) printNames(cmd *cobra.Command, names []lineage.Pointed) error {
+	if a.output == "json" {
+		out := []nameJSON{}
+		for _, n := range names {
+			out = append(out, nameJSON{n.NameFact.Name, string(n.Key), n.At.Format(rfc3339), n.Entry, n.Old, n.Forced, n.Deleted})
+		}
+		return printJSON(cmd.OutOrStdout(), out)
+	}
+	t := newTable(cmd.OutOrStdout(), "NAME", "POINTED AT", "SINCE", "ENTRY", "")
+	for _, n := range names {
+		note := ""
+		if n.Forced {
+			note = "forced"
+		}
+		if n.Deleted {
+			note = "deleted"
+		}
+		t.row(n.NameFact.Name, n.Key.Short(), when(n.At), strconv.FormatInt(n.Entry, 10), note)
+	}
+	return t.flush()
+}
+
+// rfc3339 is how JSON output spells times, to the microsecond.
+const rfc3339 = "2006-01-02T15:04:05.999999Z07:00"

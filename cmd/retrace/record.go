@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// maxDocument is how large a file `retrace record` reads, in bytes.
+const maxDocument = 64 << 20
+
+type recordedJSON struct {
+	File          string `json:"file"`
+	Where         string `json:"where,omitempty"`
+	PredicateType string `json:"predicateType"`
+	Entry         int64  `json:"entry"`
+	Duplicate     bool   `json:"duplicate,omitempty"`
+}
+
+func (a *app) recordCmd() *cobra.Command {
+	var namespace string
+	cmd := &cobra.Command{
+		Use:   "record FILE…",
+		Short: "Record in-toto statements, DSSE envelopes and Sigstore bundles",
+		Long: `Record what others state: in-toto statements, DSSE envelopes, Sigstore bundles,
+one in a file or several as JSON Lines; - is standard input. Envelopes are kept
+byte for byte. What a trusted key signed is graded attested, all else claimed;
+see "retrace keys trust".
+
+All files are read before anything is recorded: if one is refused, nothing is.`,
+		Example: "  retrace record build.intoto.jsonl\n  cosign download attestation IMAGE | retrace record -",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			docs, where, err := readDocuments(args)
+			if err != nil {
+				return cannot(err)
+			}
+			b, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			for start := 0; start < len(docs); {
+				n := batchLength(docs[start:])
+				if err := recordBatch(cmd, b, namespace, docs[start:start+n], where[start:start+n]); err != nil {
+					return err
+				}
+				start += n
+			}
+			return a.printRecorded(cmd, where)
+		},
+	}
+	cmd.Flags().StringVar(&namespace, "namespace", schema.DefaultNamespace, "namespace of the entries")
+	return cmd
+}
+
+func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
+	var docs []schema.Document
+	var where []recordedJSON
+	for _, name := range files {
+		raw, err := readFileOrStdin(name, maxDocument)
+		if err != nil {
+			return nil, nil, err
+		}
+		ds, err := schema.ParseDocument(raw)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for _, d := range ds {
+			docs = append(docs, d)
+			where = append(where, recordedJSON{File: name, Where: d.Where, PredicateType: d.Statement.PredicateType})
+		}
+	}
+	return docs, where, nil
+}
+
+// batchLength is how many of docs fit one append.
+func batchLength(docs []schema.Document) int {
+	size := 0
+	for i, d := range docs {
+		size += len(d.Envelope.Raw)
+		if i > 0 && (size > schema.MaxBatchBytes || i == schema.MaxBatchEnvelopes) {
+			return i
+		}
+	}
+	return len(docs)
+}
+
+func recordBatch(cmd *cobra.Command, b *book, namespace string, docs []schema.Document, out []recordedJSON) error {
+	batch := schema.Batch{Namespace: namespace, Source: "record"}
+	if b.observer != nil {
+		batch.Submitter = b.observer.ID()
+	}
+	for _, d := range docs {
+		batch.Envelopes = append(batch.Envelopes, d.Envelope)
+	}
+	r, err := b.log.Append(cmd.Context(), batch)
+	if err != nil {
+		return err
+	}
+	for i, e := range r.Entries {
+		out[i].Entry, out[i].Duplicate = e.Index, e.Duplicate
+	}
+	return nil
+}
+
+func (a *app) printRecorded(cmd *cobra.Command, out []recordedJSON) error {
+	if a.output == "json" {
+		return printJSON(cmd.OutOrStdout(), out)
+	}
+	t := newTable(cmd.OutOrStdout(), "ENTRY", "TYPE", "FROM", "")
+	for _, r := range out {
+		note := ""
+		if r.Duplicate {
+			note = "already recorded"
+		}
+		from := r.File
+		if r.Where != "" {
+			from += " " + r.Where
+		}
+		t.row(strconv.FormatInt(r.Entry, 10), shortPredicateType(r.PredicateType), from, note)
+	}
+	return t.flush()
+}

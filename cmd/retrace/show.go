@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+func (a *app) showCmd() *cobra.Command {
+	var q asked
+	cmd := &cobra.Command{
+		Use:     "show REF",
+		Short:   "Show all that is recorded of one resource, step or entry",
+		Example: "  retrace show forecast@3\n  retrace show entry:12\n  retrace show ./model.bin",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			b, v, ref, err := a.ask(cmd.Context(), q, args[0])
+			if err != nil {
+				return err
+			}
+			defer b.Close()
+			if strings.HasPrefix(args[0], "#") || strings.HasPrefix(args[0], "entry:") {
+				return a.showEntry(cmd.Context(), cmd.OutOrStdout(), b, v, ref.Entry)
+			}
+			return a.showResource(cmd.Context(), cmd.OutOrStdout(), v, ref)
+		},
+	}
+	q.flags(cmd)
+	return cmd
+}
+
+func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.View, index int64) error {
+	info, err := v.Entry(index)
+	if err != nil {
+		return err
+	}
+	e, err := b.log.Entry(ctx, index)
+	if err != nil {
+		return err
+	}
+	out := toEntryJSON(info)
+	out.Commitment = fmt.Sprintf("%x", e.Commitment)
+	if e.State == schema.Present {
+		if out.Statement, err = e.Envelope.Statement(); err != nil {
+			return err
+		}
+	}
+	if a.output == "json" {
+		return printJSON(w, out)
+	}
+	t := newTable(w)
+	t.row("entry", strconv.FormatInt(index, 10))
+	t.row("type", out.PredicateType)
+	t.row("recorded", out.RecordedAt.Format(rfc3339))
+	t.row("namespace", out.Namespace)
+	t.row("source", out.Source)
+	t.row("evidence", string(out.Evidence))
+	t.row("signed by", strings.Join(out.Signers, ", "))
+	t.row("commitment", out.Commitment)
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if e.State != schema.Present {
+		fmt.Fprintf(w, "the body is %s\n", strings.ToLower(string(e.State)))
+		return nil
+	}
+	return printJSON(w, out.Statement)
+}
+
+type showJSON struct {
+	resourceJSON
+	RefName    string          `json:"refName,omitempty"`
+	Size       int64           `json:"speaksFor"`
+	Names      []nameJSON      `json:"names"`
+	ProducedBy []stepJSON      `json:"producedBy"`
+	UsedBy     []stepJSON      `json:"usedBy"`
+	Relations  []schema.Edge   `json:"relations"`
+	Content    string          `json:"content,omitempty"`
+	Evidence   schema.Evidence `json:"evidence,omitempty"`
+}
+
+func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, ref lineage.Ref) error {
+	r, err := v.Resource(ref.Start.Key)
+	if err != nil {
+		return err
+	}
+	names, err := v.NamesOf(r.Key)
+	if err != nil {
+		return err
+	}
+	made, err := v.Producers(ctx, ref.Start)
+	if err != nil {
+		return err
+	}
+	used, err := v.Users(ctx, r.Key)
+	if err != nil {
+		return err
+	}
+	up, down, err := v.Relations(ctx, r.Key)
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		return printJSON(w, showToJSON(v, ref, r, names, made, used, append(up, down...)))
+	}
+	t := newTable(w)
+	t.row("resource", string(r.Key))
+	t.row("kind", r.Kind)
+	t.row("name", r.Name)
+	t.row("uri", r.URI)
+	for _, alg := range slices.Sorted(maps.Keys(r.Digests)) {
+		t.row(alg, r.Digests[alg])
+	}
+	if r.Size >= 0 {
+		t.row("size", strconv.FormatInt(r.Size, 10)+" bytes")
+	}
+	for _, n := range names {
+		t.row("named", fmt.Sprintf("%s since %s (entry %d)", n.NameFact.Name, when(n.At), n.Entry))
+	}
+	for _, s := range made {
+		showStep(t, "made by", s)
+	}
+	for _, s := range used {
+		t.row("used by", fmt.Sprintf("step %d  %s", s.Entry, clipTo(s.Step.Name, 70)))
+	}
+	for _, rel := range up {
+		t.row(rel.Kind, fmt.Sprintf("%s (entry %d)", rel.To.Short(), rel.Entry))
+	}
+	for _, rel := range down {
+		t.row(rel.Kind+" of", fmt.Sprintf("%s (entry %d)", rel.From.Short(), rel.Entry))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	speaksFor(w, v.Size())
+	return nil
+}
+
+func showStep(t *table, label string, s lineage.StepInfo) {
+	t.row(label, fmt.Sprintf("step %d  %s", s.Entry, clipTo(s.Step.Name, 70)))
+	t.row("  run", s.Step.Run)
+	t.row("  by", s.Step.Builder+" ("+string(s.Evidence)+")")
+	if s.Step.Exit != nil {
+		t.row("  exit", strconv.Itoa(*s.Step.Exit))
+	}
+	if !s.Step.Started.IsZero() {
+		t.row("  started", when(s.Step.Started))
+		t.row("  took", s.Step.Finished.Sub(s.Step.Started).String())
+	}
+	for _, p := range slices.Sorted(maps.Keys(s.Step.Parameters)) {
+		t.row("  parameter", p+" = "+clipTo(s.Step.Parameters[p], 70))
+	}
+	for _, m := range slices.Sorted(maps.Keys(s.Step.Metrics)) {
+		t.row("  metric", fmt.Sprintf("%s = %v", m, s.Step.Metrics[m]))
+	}
+	for _, u := range s.Step.Uses {
+		t.row("  "+u.Role, strings.TrimSpace(u.Key.Short()+"  "+useLabel(u)))
+	}
+}
+
+func useLabel(u schema.Use) string {
+	if u.Path != "" {
+		return u.Path
+	}
+	return u.Name
+}
+
+func showToJSON(v *lineage.View, ref lineage.Ref, r schema.Resource, names []lineage.Pointed, made, used []lineage.StepInfo, related []schema.EntryRelation) showJSON {
+	out := showJSON{
+		resourceJSON: toResourceJSON(r), RefName: ref.Name, Size: v.Size(), Content: r.Content,
+		Names: []nameJSON{}, ProducedBy: []stepJSON{}, UsedBy: []stepJSON{}, Relations: []schema.Edge{},
+	}
+	for _, n := range names {
+		out.Names = append(out.Names, nameJSON{n.NameFact.Name, string(n.Key), n.At.Format(rfc3339), n.Entry, n.Old, n.Forced, n.Deleted})
+	}
+	for _, s := range made {
+		out.ProducedBy = append(out.ProducedBy, toStepJSON(s))
+	}
+	for _, s := range used {
+		out.UsedBy = append(out.UsedBy, toStepJSON(s))
+	}
+	for _, rel := range related {
+		out.Relations = append(out.Relations, schema.Edge{From: rel.From, To: rel.To, Step: -1, Relation: rel.Kind, Entry: rel.Entry})
+	}
+	return out
+}
