@@ -107,6 +107,7 @@ const (
 	AnnotationSize     = "size"     // bytes, as a decimal string
 	AnnotationKind     = "kind"     // kind of the resource, where its digest does not tell
 	AnnotationSnapshot = "snapshot" // handle in the content store
+	AnnotationExec     = "exec"     // "true" of a file that its owner may execute, which its digest does not say
 )
 
 // Byproducts of a recorded step: JSON values carried inline.
