@@ -15,6 +15,8 @@ type Facts struct {
 	PredicateType string
 	// Resources are all things the statement mentions, each key once.
 	Resources []Resource
+	// Subjects are the keys of what the statement is about, each once.
+	Subjects []Key
 	// Step is set when the statement describes an execution.
 	Step *Step
 	// Relations join resources without a step between them.
@@ -71,6 +73,7 @@ type Use struct {
 	Path     string `json:"path,omitempty"`
 	Name     string `json:"name,omitempty"`
 	Producer string `json:"producer,omitempty"` // run ID of the step that made it, where the statement names one
+	Exec     bool   `json:"exec,omitzero"`      // a file that its owner may execute
 }
 
 // Output is a resource that a step generated.
@@ -238,6 +241,11 @@ func (s Statement) Facts() (*Facts, error) {
 		return nil, err
 	}
 	b.aliases()
+	for _, d := range s.Subject {
+		if k := d.Key(); !slices.Contains(b.f.Subjects, k) {
+			b.f.Subjects = append(b.f.Subjects, k)
+		}
+	}
 	return b.f, nil
 }
 

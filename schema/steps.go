@@ -23,7 +23,7 @@ func (b *factBuilder) use(d Descriptor, kind string) {
 		role = RoleInput
 	}
 	path := d.annotation(AnnotationPath)
-	b.f.Step.Uses = append(b.f.Step.Uses, Use{Key: key, Role: role, Path: path, Name: d.Name, Producer: d.annotation(AnnotationProducer)})
+	b.f.Step.Uses = append(b.f.Step.Uses, Use{Key: key, Role: role, Path: path, Name: d.Name, Producer: d.annotation(AnnotationProducer), Exec: d.annotation(AnnotationExec) == "true"})
 }
 
 // generate notes the subjects of a step as its outputs, but for the subject
@@ -134,15 +134,15 @@ func (b *factBuilder) run(s Statement, p *Provenance) error {
 	if first.Name != runPrefix+step.Run {
 		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(first.Name), runPrefix+step.Run)
 	}
+	if err := checkRunPaths(s, p, rp); err != nil {
+		return err
+	}
 	canonical := slices.Clone(s.Predicate)
 	if err := canonical.Canonicalize(); err != nil {
 		return fieldErrorf("predicate", "%v", err)
 	}
 	if want := BytesKey(canonical).Hex(); first.Digest[SHA256] != want {
 		return fieldErrorf("subject.0.digest.sha256", "is not the digest of the predicate, %s", want)
-	}
-	if err := checkRunPaths(s, p, rp); err != nil {
-		return err
 	}
 	step.Argv, step.Dir, step.Parameters, step.Environment = rp.Argv, rp.Dir, rp.Parameters, rp.Environment
 	step.Secrets, step.Platform, step.Parent, step.Outputs = rp.Secrets, rp.Platform, rp.Parent, rp.Outputs
