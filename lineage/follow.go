@@ -341,6 +341,15 @@ func (w *indexer) facts(d *decoded) error {
 			return err
 		}
 	}
+	for _, k := range f.Subjects {
+		id, err := w.id(k)
+		if err != nil {
+			return err
+		}
+		if err := w.put(key(tagAbout, id, index), nil); err != nil {
+			return err
+		}
+	}
 	if s := f.Step; s != nil {
 		if err := w.putJSON(key(tagStep, index), s); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 //	!                        state: how far the log was followed
 //	k KEY                    dense id of a resource
 //	a ID ENTRY               what the entry adds to the description of a resource
+//	b ID ENTRY               the entry's statement is about the resource
 //	m ID ENTRY               the entry's step made the resource
 //	u ID ENTRY               the entry's step used the resource
 //	r ID ENTRY SEQ           relation in which the resource is From
@@ -31,6 +32,7 @@ const (
 	tagState    = '!'
 	tagKey      = 'k'
 	tagMention  = 'a'
+	tagAbout    = 'b'
 	tagMade     = 'm'
 	tagUsed     = 'u'
 	tagUp       = 'r'

@@ -24,6 +24,14 @@ type At struct {
 // ErrNotFound marks a reference that nothing below the size answers to.
 var ErrNotFound = errors.New("not found")
 
+// AheadError says that an answer was asked for as of a size that the index has
+// not reached.
+type AheadError struct{ Size, Have int64 }
+
+func (e *AheadError) Error() string {
+	return fmt.Sprintf("cannot answer as of %d entries: the lineage index has followed %d", e.Size, e.Have)
+}
+
 // View is the graph as of one size: every answer of one View speaks for the
 // same entries, however the log grows meanwhile.
 type View struct {
@@ -41,7 +49,7 @@ func (g *Graph) View(at At) (*View, error) {
 		at.Size = have
 	}
 	if at.Size < 0 || at.Size > have {
-		return nil, fmt.Errorf("cannot answer as of %d entries: the lineage index has followed %d", at.Size, have)
+		return nil, &AheadError{Size: at.Size, Have: have}
 	}
 	return &View{g: g, size: at.Size, time: at.Time, trust: g.trustAt(at.Size)}, nil
 }
@@ -246,6 +254,53 @@ func (v *View) Entries(ctx context.Context, from int64, filter Filter) iter.Seq2
 	}
 }
 
+// CountEntries is how many entries filter takes.
+func (v *View) CountEntries(ctx context.Context, filter Filter) (int64, error) {
+	if filter.Namespace != "" {
+		var n int64
+		for _, err := range v.Entries(ctx, 0, filter) {
+			if err != nil {
+				return 0, err
+			}
+			n++
+		}
+		return n, nil
+	}
+	start, end, err := v.recorded(filter)
+	if err != nil || filter.PredicateType == "" {
+		return max(0, end-start), err
+	}
+	var n int64
+	for index, err := range v.indexes(start, filter.PredicateType) {
+		if err != nil {
+			return 0, err
+		}
+		if index >= end {
+			break
+		}
+		n++
+	}
+	return n, nil
+}
+
+// recorded is the range of the entries that were recorded when filter says.
+func (v *View) recorded(filter Filter) (start, end int64, err error) {
+	if start, err = v.firstSince(filter.Since); err != nil {
+		return 0, 0, err
+	}
+	if filter.Until.IsZero() {
+		return start, v.size, nil
+	}
+	end, err = v.firstSince(filter.Until)
+	return start, end, err
+}
+
+// Trusts says whether the key was trusted to sign what e states.
+func (v *View) Trusts(e EntryInfo, keyID string) bool {
+	header := schema.Header{RecordedAt: e.RecordedAt, Namespace: e.Namespace}
+	return v.trust.Grade(header, e.PredicateType, []string{keyID}) != schema.Claimed
+}
+
 // indexes yields the entries from index from on, or only those of one
 // predicate type.
 func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error] {
@@ -422,6 +477,35 @@ func (v *View) RunEntries(run string) ([]int64, error) {
 				out = append(out, e)
 			}
 		})
+	})
+	return out, err
+}
+
+// About are the entries whose statement has k as a subject.
+func (v *View) About(k schema.Key) ([]EntryInfo, error) {
+	var out []EntryInfo
+	err := v.g.db.View(func(txn *badger.Txn) error {
+		id, ok, err := idOf(txn, k)
+		if err != nil || !ok {
+			return err
+		}
+		var entries []int64
+		if err := scanKeys(txn, key(tagAbout, id), func(at []byte) {
+			entries = append(entries, entryAt(at, afterID))
+		}); err != nil {
+			return err
+		}
+		for _, index := range entries {
+			if index >= v.size {
+				break
+			}
+			e, err := v.entry(txn, index)
+			if err != nil {
+				return err
+			}
+			out = append(out, e)
+		}
+		return nil
 	})
 	return out, err
 }

@@ -241,8 +241,10 @@ func (s Statement) Facts() (*Facts, error) {
 		return nil, err
 	}
 	b.aliases()
+	about := map[Key]bool{}
 	for _, d := range s.Subject {
-		if k := d.Key(); !slices.Contains(b.f.Subjects, k) {
+		if k := d.Key(); !about[k] {
+			about[k] = true
 			b.f.Subjects = append(b.f.Subjects, k)
 		}
 	}
