@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -59,9 +60,9 @@ func (s *Store) PutFiles(ctx context.Context, path string) (schema.Key, []schema
 	return key, files, nil
 }
 
-// Digest is [Digest] with what the store excludes left out.
-func (s *Store) Digest(ctx context.Context, path string) (schema.Key, []schema.SnapshotFile, error) {
-	return Digest(ctx, path, s.exclude...)
+// Digest is [Digest] with what the store excludes left out as well.
+func (s *Store) Digest(ctx context.Context, path string, exclude ...string) (schema.Key, []schema.SnapshotFile, error) {
+	return Digest(ctx, path, slices.Concat(s.exclude, exclude)...)
 }
 
 // keep writes what the store lacks of t and adds its keys.
