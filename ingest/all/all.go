@@ -1,0 +1,15 @@
+// Package all lists every kind of source that retrace has. A new kind is one
+// line here.
+package all
+
+import (
+	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/git"
+)
+
+// Kinds are all kinds, in the order in which they are listed to people.
+func Kinds() []ingest.Kind {
+	return []ingest.Kind{
+		git.Kind(),
+	}
+}
