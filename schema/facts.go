@@ -184,6 +184,7 @@ func (s Statement) Facts() (*Facts, error) {
 		err = predicate(s, true, func(p *Ref) error {
 			key := b.subjects(s, "git")
 			b.name(NameFact{Name: NameGit + ":" + p.Repository + "#" + p.Ref, Key: key, Old: p.Old, Forced: p.Forced, Deleted: p.Deleted})
+			b.f.Summary = moved(p.Repository+"#"+p.Ref, p.Deleted, p.Forced)
 			return nil
 		})
 	case ImageV1:
@@ -192,6 +193,7 @@ func (s Statement) Facts() (*Facts, error) {
 		err = predicate(s, true, func(p *Tag) error {
 			key := b.subjects(s, "oci")
 			b.name(NameFact{Name: NameImage + ":" + p.Repository + ":" + p.Tag, Key: key, Old: p.Old, Deleted: p.Deleted})
+			b.f.Summary = moved(p.Repository+":"+p.Tag, p.Deleted, false)
 			return nil
 		})
 	case SnapshotV1:
@@ -200,6 +202,7 @@ func (s Statement) Facts() (*Facts, error) {
 		err = predicate(s, true, func(p *Model) error {
 			key := b.subjects(s, "model")
 			b.name(NameFact{Name: ModelName(p.Name, p.Version), Key: key, Run: p.Run, Forced: p.Moved})
+			b.f.Summary = moved(p.Name+"@"+p.Version, false, p.Moved)
 			return nil
 		})
 	case DeploymentV1:
@@ -485,8 +488,20 @@ func (b *factBuilder) members(folder Key, files []SnapshotFile) {
 	}
 }
 
+// moved says what happened to a name.
+func moved(name string, deleted, forced bool) string {
+	switch {
+	case deleted:
+		return name + ", deleted"
+	case forced:
+		return name + ", moved by force"
+	}
+	return name
+}
+
 func (b *factBuilder) deployment(s Statement, p *Deployment) error {
 	key := b.subjects(s, "oci")
+	b.f.Summary = moved(p.Workload, p.Deleted, false)
 	b.name(NameFact{Name: NameWorkload + ":" + p.Workload, Key: key, Deleted: p.Deleted})
 	for i, m := range p.Models {
 		if err := m.check(); err != nil {

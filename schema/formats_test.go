@@ -2,10 +2,14 @@ package schema
 
 import (
 	"bytes"
+	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // formatExamples returns the statements in docs/formats.md, by predicate type.
@@ -61,6 +65,39 @@ func TestFormatsShowEveryPredicate(t *testing.T) {
 		if len(f.Resources) == 0 || f.PredicateType != d.predicateType {
 			t.Errorf("%s: facts %+v", d.name, f)
 		}
+	}
+}
+
+// TestFactsOfFormats holds what each example states to a golden file.
+func TestFactsOfFormats(t *testing.T) {
+	const golden = "testdata/formats.golden"
+	var got bytes.Buffer
+	examples := formatExamples(t)
+	for _, predicateType := range slices.Sorted(maps.Keys(examples)) {
+		raw, err := examples[predicateType].Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs, err := ParseDocument(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeDocument(&got, docs[0])
+		for _, n := range docs[0].Facts.Names {
+			fmt.Fprintf(&got, "  name %s at %s, deleted %v, before %q\n", n.Name, n.Key, n.Deleted, n.Old)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("facts of the examples changed (-want +got):\n%s", diff)
 	}
 }
 
