@@ -204,6 +204,16 @@ func testNothingNew(t *testing.T, w *World) {
 	}
 }
 
+// said is the facts without their cursors: a source may offer other places to
+// stop at when it goes on than when it goes through.
+func said(facts []fact) []string {
+	texts := []string{}
+	for _, f := range facts {
+		texts = append(texts, f.Payload+f.Skipped)
+	}
+	return texts
+}
+
 // stops are the places in a read where the suite resumes: after each event
 // with a cursor, or an even choice of them.
 func stops(r reading) []int {
@@ -227,7 +237,7 @@ func testResume(t *testing.T, w *World) {
 	whole := mustRead(t, w.Open(t), "")
 	for _, i := range stops(whole) {
 		tail := mustRead(t, w.Open(t), whole.facts[i].Cursor)
-		if diff := cmp.Diff(whole.facts[i+1:], tail.facts); diff != "" {
+		if diff := cmp.Diff(said(whole.facts[i+1:]), said(tail.facts)); diff != "" {
 			t.Fatalf("resuming after fact %d of %d gives another tail (-want +got):\n%s", i, len(whole.facts), diff)
 		}
 		if tail.listing != whole.listing {
@@ -358,7 +368,7 @@ func testBrokenDuring(t *testing.T, w *World) {
 func checkPrefix(t *testing.T, whole, part reading) {
 	t.Helper()
 	n := min(len(part.facts), len(whole.facts))
-	if diff := cmp.Diff(whole.facts[:n], part.facts); diff != "" {
+	if diff := cmp.Diff(said(whole.facts[:n]), said(part.facts)); diff != "" {
 		t.Errorf("what a failing read gave is not the beginning of what there was (-want +got):\n%s", diff)
 	}
 }
