@@ -183,14 +183,10 @@ func (b *factBuilder) externals(p *Provenance) error {
 		Source       Descriptor `json:"source"`
 		BuilderImage Descriptor `json:"builderImage"`
 		ConfigPath   string     `json:"configPath"`
-		BuildConfig  struct {
-			Command []string `json:"Command"`
-		} `json:"buildConfig"`
 	}
 	if err := decode(p.BuildDefinition.ExternalParameters, &x); err != nil {
 		return under(field, err)
 	}
-	b.f.Step.Argv = x.BuildConfig.Command
 	if x.ConfigPath != "" {
 		b.f.Step.Name = x.ConfigPath
 	}
