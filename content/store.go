@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +47,12 @@ func Open(_ context.Context, dir string, opts *Options) (*Store, error) {
 	}
 	s := &Store{dir: abs, keys: keyIndex{dir: filepath.Join(abs, "keys")}}
 	if opts != nil {
-		s.exclude = append(s.exclude, opts.Exclude...)
+		for _, e := range opts.Exclude {
+			if e, err = filepath.Abs(e); err != nil {
+				return nil, fmt.Errorf("opening the content store %s: %w", dir, err)
+			}
+			s.exclude = append(s.exclude, e)
+		}
 	}
 	s.exclude = append(s.exclude, abs)
 	return s, nil
@@ -65,6 +71,29 @@ func (s *Store) Close(ctx context.Context) error {
 		return fmt.Errorf("closing the content store %s: %w", s.dir, err)
 	}
 	return nil
+}
+
+// Excluded returns what is left out when the folder dir is kept, as paths
+// relative to it with slashes. What does not exist is not listed.
+func (s *Store) Excluded(dir string) []string {
+	var out []string
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return nil
+	}
+	for _, e := range s.exclude {
+		if e, err = filepath.EvalSymlinks(e); err != nil {
+			continue
+		}
+		if rel, err := filepath.Rel(root, e); err == nil && filepath.IsLocal(rel) {
+			out = append(out, filepath.ToSlash(rel))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Info is what the store knows of a key without reading its bytes.

@@ -270,9 +270,13 @@ func (p *Prepared) byproducts(e Ended, metrics map[string]any) ([]schema.Descrip
 	return out, nil
 }
 
-// maxListed is how many bytes of file lists go with one run, so that all its
-// statements fit into one batch.
-const maxListed = 5 << 20
+// How many bytes of file lists go with one folder and with one run, so that
+// each statement fits into an envelope and all of them into one batch. Base64
+// adds a third to both.
+const (
+	maxList   = 5 << 19
+	maxListed = 4 << 20
+)
 
 // folders describes each folder among targets once, so that a file in it is
 // known to be part of it. The source is the run and the path: it says nothing
@@ -291,17 +295,19 @@ func (p *Prepared) folders(targets []*target) ([]schema.Statement, error) {
 		if len(t.files) <= schema.MaxSnapshotFiles {
 			s.Files = t.files
 		}
+		raw, err := schema.Canonical(&s)
+		if err != nil {
+			return nil, fmt.Errorf("describing the folder %s: %w", t.name, err)
+		}
+		if len(raw) > maxList || listed+len(raw) > maxListed {
+			s.Files = nil
+		} else {
+			listed += len(raw)
+		}
 		st, err := schema.NewStatement(schema.SnapshotV1, &s, schema.Descriptor{Name: t.name, Digest: digestSet(t.key)})
 		if err != nil {
 			return nil, fmt.Errorf("describing the folder %s: %w", t.name, err)
 		}
-		if listed+len(st.Predicate) > maxListed {
-			s.Files = nil
-			if st, err = schema.NewStatement(schema.SnapshotV1, &s, schema.Descriptor{Name: t.name, Digest: digestSet(t.key)}); err != nil {
-				return nil, fmt.Errorf("describing the folder %s: %w", t.name, err)
-			}
-		}
-		listed += len(st.Predicate)
 		out = append(out, st)
 	}
 	return out, nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -211,6 +210,7 @@ func TestModelNaming(t *testing.T) {
 
 func TestOutputs(t *testing.T) {
 	t.Parallel()
+	store := newStore(t)
 	for _, test := range []struct {
 		name, script  string
 		in, out       []string
@@ -237,7 +237,7 @@ func TestOutputs(t *testing.T) {
 			dir := folder(t, map[string]string{"in": "input\n", "old": "old\n", "d/f": "f\n"})
 			opts := sh(dir, test.script)
 			opts.Inputs, opts.Outputs = test.in, test.out
-			r, s := record(t, newStore(t), opts)
+			r, s := record(t, store, opts)
 			keys := func(m map[string]schema.Key) []string {
 				var out []string
 				for k := range m {
@@ -284,6 +284,7 @@ func TestOutsideRoot(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
+	store := newStore(t)
 	for _, test := range []struct{ name, text, want string }{
 		{"not JSON", `rmse=1`, "is not a JSON object"},
 		{"an array", `[1]`, "is not a JSON object"},
@@ -295,7 +296,7 @@ func TestMetrics(t *testing.T) {
 		dir := folder(t, map[string]string{"src": test.text})
 		opts := sh(dir, "cp src m.json")
 		opts.Metrics = "m.json"
-		r, s := record(t, newStore(t), opts)
+		r, s := record(t, store, opts)
 		if len(s.Metrics) != 0 || len(r.Gaps) != 1 || r.Gaps[0].Rule != "metrics-not-recorded" || !strings.Contains(r.Gaps[0].Detail, test.want) {
 			t.Errorf("%s: metrics %v, gaps %v, want a gap with %q", test.name, s.Metrics, r.Gaps, test.want)
 		}
@@ -303,7 +304,7 @@ func TestMetrics(t *testing.T) {
 	dir := folder(t, map[string]string{"m.json": `{"a": 1}`})
 	opts := sh(dir, "true")
 	opts.Metrics = "m.json"
-	if r, s := record(t, newStore(t), opts); s.Metrics != nil || len(r.Gaps) != 1 {
+	if r, s := record(t, store, opts); s.Metrics != nil || len(r.Gaps) != 1 {
 		t.Errorf("metrics of an earlier run were taken for those of this one: %v, gaps %v", s.Metrics, r.Gaps)
 	}
 }
@@ -314,8 +315,9 @@ func TestCommandError(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "bad"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	store := newStore(t)
 	for argv0, want := range map[string]int{"no-such-program-here": 127, "./absent": 127, "./notexec": 126, "./bad": 126} {
-		_, err := Record(t.Context(), newStore(t), Options{Dir: dir, Argv: []string{argv0}})
+		_, err := Record(t.Context(), store, Options{Dir: dir, Argv: []string{argv0}})
 		var ce *CommandError
 		if !errors.As(err, &ce) || ce.Code != want {
 			t.Errorf("Record(%s) = %v, want a CommandError with status %d", argv0, err, want)
@@ -418,10 +420,11 @@ func TestInputsThatCannotBeKept(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "d", "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	store := newStore(t)
 	for in, want := range map[string]string{"absent": "absent", "d": "d/fifo"} {
 		opts := sh(dir, "echo ran > ran")
 		opts.Inputs = []string{in}
-		_, err := Record(t.Context(), newStore(t), opts)
+		_, err := Record(t.Context(), store, opts)
 		if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, want)) {
 			t.Errorf("Record(--in %s) = %v, want an error that names %s", in, err, want)
 		}
@@ -442,15 +445,5 @@ func TestParseModel(t *testing.T) {
 		if (err != nil) != (want == nil) || want != nil && !cmp.Equal(got, want) {
 			t.Errorf("ParseModel(%q) = %+v, %v, want %+v", s, got, err, want)
 		}
-	}
-}
-
-func needGit(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("git"); err != nil {
-		if os.Getenv("RETRACE_TEST_NOSKIP") == "1" {
-			t.Fatal("git is not installed")
-		}
-		t.Skip("git is not installed")
 	}
 }

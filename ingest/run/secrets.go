@@ -108,6 +108,9 @@ func (p *Prepared) checkWords(where func(int) string, words []string, skip func(
 	for i, word := range words {
 		option := strings.HasPrefix(word, "-")
 		name, value, assigned := strings.Cut(strings.TrimLeft(word, "-"), "=")
+		if assigned && len(strings.Fields(word)) > 1 {
+			continue // a script, whose words are looked at by themselves
+		}
 		if !assigned && option && i+1 < len(words) && !strings.HasPrefix(words[i+1], "-") {
 			value, assigned = words[i+1], true
 		}
