@@ -5,11 +5,13 @@ package all
 import (
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/git"
+	"github.com/retrace-ledger/retrace/ingest/snapshot"
 )
 
 // Kinds are all kinds, in the order in which they are listed to people.
 func Kinds() []ingest.Kind {
 	return []ingest.Kind{
 		git.Kind(),
+		snapshot.Kind(),
 	}
 }
