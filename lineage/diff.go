@@ -59,16 +59,16 @@ func (v *View) Diff(ctx context.Context, left, right Ref) (*Diff, error) {
 	})
 	out.Differences = d.list
 	var err error
-	if out.LeftMetrics, err = v.metrics(ctx, left.Start); err != nil {
+	if out.LeftMetrics, err = v.Metrics(ctx, left.Start); err != nil {
 		return nil, err
 	}
-	out.RightMetrics, err = v.metrics(ctx, right.Start)
+	out.RightMetrics, err = v.Metrics(ctx, right.Start)
 	return out, err
 }
 
-// metrics are those of the step that made the resource or, where it reported
-// none, of the nearest steps that used it.
-func (v *View) metrics(ctx context.Context, s schema.Start) (map[string]any, error) {
+// Metrics are those that the step which made the resource reported and, where
+// it did not report them, those of the nearest steps that used it.
+func (v *View) Metrics(ctx context.Context, s schema.Start) (map[string]any, error) {
 	made, err := v.Producers(ctx, s)
 	if err != nil {
 		return nil, err

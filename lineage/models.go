@@ -58,6 +58,32 @@ func (v *View) Models(ctx context.Context, from int64, name string, filter Filte
 	}
 }
 
+// CountModels is how many versions Models yields from the beginning.
+func (v *View) CountModels(ctx context.Context, name string, filter Filter) (int64, error) {
+	var n int64
+	if name != "" || filter.Namespace != "" {
+		for _, err := range v.Models(ctx, 0, name, filter) {
+			if err != nil {
+				return 0, err
+			}
+			n++
+		}
+		return n, nil
+	}
+	start, end, err := v.recorded(filter)
+	if err != nil {
+		return 0, err
+	}
+	err = v.g.db.View(func(txn *badger.Txn) error {
+		return scanKeys(txn, []byte{tagModel}, func(k []byte) {
+			if entry := entryAt(k, 1); entry >= start && entry < end {
+				n++
+			}
+		})
+	})
+	return n, err
+}
+
 type modelInNamespace struct {
 	ModelVersion
 	namespace string

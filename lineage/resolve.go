@@ -38,9 +38,19 @@ func (v *View) Resolve(text string) (Ref, error) {
 	return ref, err
 }
 
+// RefError says that a text cannot be a reference to anything.
+type RefError struct{ Text, Reason string }
+
+func (e *RefError) Error() string {
+	if e.Text == "" {
+		return e.Reason
+	}
+	return fmt.Sprintf("%q %s", e.Text, e.Reason)
+}
+
 func (v *View) resolve(text string) (Ref, error) {
 	if text == "" {
-		return Ref{Entry: -1}, errors.New("the reference is empty")
+		return Ref{Entry: -1}, &RefError{Reason: "the reference is empty"}
 	}
 	if n, ok := strings.CutPrefix(text, "#"); ok {
 		return v.resolveEntry(n)
@@ -74,7 +84,7 @@ func (v *View) resolve(text string) (Ref, error) {
 func (v *View) resolveEntry(n string) (Ref, error) {
 	index, err := strconv.ParseInt(n, 10, 64)
 	if err != nil {
-		return Ref{Entry: -1}, fmt.Errorf("%q is not the index of an entry", n)
+		return Ref{Entry: -1}, &RefError{Text: n, Reason: "is not the index of an entry"}
 	}
 	if _, err := v.Entry(index); err != nil {
 		return Ref{Entry: -1}, err
