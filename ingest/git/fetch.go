@@ -58,6 +58,17 @@ func (f *Fetcher) LayOut(ctx context.Context, r schema.Resource, dir string) (*L
 	if key, ok := strings.CutPrefix(r.Content, inStore); ok && f.env.Content != nil {
 		return f.fromStore(ctx, schema.Key(key), commit, dir)
 	}
+	if f.env.Content != nil {
+		// A run keeps the pack of its commit under the commit's own key.
+		key := schema.Key(schema.GitCommit + ":" + commit.String())
+		held, err := f.env.Content.Has(ctx, key)
+		if err != nil {
+			return nil, fmt.Errorf("fetching commit %s: %w", commit, err)
+		}
+		if held {
+			return f.fromStore(ctx, key, commit, dir)
+		}
+	}
 	if r.URI == "" {
 		return nil, fmt.Errorf("fetching commit %s: nothing says which repository it is in", commit)
 	}

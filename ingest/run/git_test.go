@@ -15,10 +15,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
-// gitTool answers with the git program, independently of ingest/git.
+// gitTool tells the state of a worktree as the git program does, and packs as
+// ingest/git does.
 type gitTool struct{}
 
 func (gitTool) run(ctx context.Context, dir string, stdin io.Reader, args ...string) (string, error) {
@@ -63,12 +66,8 @@ func (g gitTool) Head(ctx context.Context, dir string) (*Worktree, error) {
 	return w, nil
 }
 
-func (g gitTool) Pack(ctx context.Context, dir, commit string, w io.Writer) error {
-	pack, err := g.run(ctx, dir, strings.NewReader(commit+"\n"), "pack-objects", "--revs", "--stdout", "-q")
-	if err == nil {
-		_, err = io.WriteString(w, pack)
-	}
-	return err
+func (gitTool) Pack(ctx context.Context, dir, commit string, w io.Writer) error {
+	return git.Pack(ctx, dir, commit, w)
 }
 
 // repo makes a repository of files with one commit.
@@ -104,6 +103,14 @@ func TestCommit(t *testing.T) {
 	commit := uses(s, schema.RoleCode)[""]
 	if commit.Algorithm() != schema.GitCommit {
 		t.Fatalf("code = %v, want a commit", uses(s, schema.RoleCode))
+	}
+	// The kind that knows Git finds it by the commit, wherever that came from.
+	dst := t.TempDir()
+	fetcher := git.NewFetcher(ingest.Env{Content: store})
+	if err := fetcher.Fetch(t.Context(), schema.Resource{Key: commit, Kind: "git"}, dst); err != nil {
+		t.Errorf("fetching the commit from the store: %v", err)
+	} else if raw, err := os.ReadFile(filepath.Join(dst, "src/train.py")); string(raw) != "print(1)\n" {
+		t.Errorf("the fetched commit holds %q, %v", raw, err)
 	}
 	// The kept pack gives the commit back where there is nothing else.
 	rd, err := store.Open(t.Context(), commit)
