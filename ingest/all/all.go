@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/git"
+	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
 )
 
@@ -12,6 +13,7 @@ import (
 func Kinds() []ingest.Kind {
 	return []ingest.Kind{
 		git.Kind(),
+		oci.Kind(),
 		snapshot.Kind(),
 	}
 }
