@@ -210,7 +210,7 @@ func (x *index) stepNode(info lineage.StepInfo) node {
 }
 
 // facts are what is said of a step beside its command: its entry, how it
-// ended, how long it took and, in the long form, when and how we know.
+// ended, how long it took and, in the long form, how we know and when it began.
 func facts(info lineage.StepInfo, long bool) []string {
 	s := info.Step
 	out := []string{fmt.Sprintf("#%d", info.Entry)}
@@ -219,11 +219,11 @@ func facts(info lineage.StepInfo, long bool) []string {
 			out = append(out, f)
 		}
 	}
-	if t := when(s); long && !t.IsZero() {
-		out = append(out, stamp(t))
-	}
 	if long || claimed(info.Evidence) {
 		out = append(out, string(info.Evidence))
+	}
+	if t := when(s); long && !t.IsZero() {
+		out = append(out, stamp(t))
 	}
 	return out
 }

@@ -64,7 +64,9 @@ func TestGolden(t *testing.T) {
 		file string
 		draw func(*bytes.Buffer) error
 	}{
-		{"tree.txt", func(b *bytes.Buffer) error { return picture.Tree(b, up, picture.TreeOptions{Unicode: true, Width: 120}) }},
+		{"tree.txt", func(b *bytes.Buffer) error {
+			return picture.Tree(b, up, picture.TreeOptions{Unicode: true, Width: 120})
+		}},
 		{"tree-ascii-narrow.txt", func(b *bytes.Buffer) error { return picture.Tree(b, up, picture.TreeOptions{Width: 60}) }},
 		{"tree-all-color.txt", func(b *bytes.Buffer) error {
 			return picture.Tree(b, up, picture.TreeOptions{Unicode: true, Color: true, All: true})

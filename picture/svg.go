@@ -5,6 +5,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -47,12 +49,12 @@ func SVG(w io.Writer, l *lineage.Lineage) error {
 		}
 		in.Edges = append(in.Edges, le)
 	}
-	placed, err := place(in)
+	where, err := place(in)
 	if err != nil {
 		return err
 	}
 	d := &drawing{out: bufio.NewWriter(w), g: g}
-	d.draw(placed, boxes)
+	d.draw(where, boxes)
 	return d.out.Flush()
 }
 
@@ -144,8 +146,13 @@ func (d *drawing) draw(p layout, boxes []box) {
 	d.f(`<rect class="ground" width="100%%" height="100%%"/>` + "\n")
 	d.f(`<text class="title" x="%.0f" y="%.0f">%s</text>`+"\n", margin, margin+titleSize, escaped(d.g.title))
 	d.f(`<g transform="translate(%.1f %.1f)">`+"\n", margin, margin+header)
+	at := map[string]int{}
+	for i, n := range d.g.nodes {
+		at[n.id] = i
+	}
 	for i, e := range d.g.edges {
-		d.edge(e, p.Edges[i])
+		from, to := at[e.from], at[e.to]
+		d.edge(e, p.Edges[i], placed{boxes[from], p.Nodes[from], d.g.nodes[from].step}, placed{boxes[to], p.Nodes[to], d.g.nodes[to].step})
 	}
 	for i, n := range d.g.nodes {
 		d.node(n, boxes[i], p.Nodes[i])
@@ -179,39 +186,73 @@ func (d *drawing) style() {
 	d.f("</defs>\n")
 }
 
-func (d *drawing) edge(e edge, at edgeLayout) {
+// placed is a box where it stands.
+type placed struct {
+	box
+	at   point
+	step bool
+}
+
+// dock is where an arrow meets the right or the left side of the box, at the
+// height of the point that it comes from or goes to, if there is room.
+func (p placed) dock(side, y float64) point {
+	room := p.h/2 - 9
+	dy := min(max(y-p.at.Y, -room), room)
+	at := point{p.at.X + side*p.w/2, p.at.Y + dy}
+	if p.step {
+		slope := math.Abs(dy) / (p.h / 2) * chevron
+		if side > 0 {
+			at.X -= slope
+		} else {
+			at.X += chevron - slope
+		}
+	}
+	return at
+}
+
+func (d *drawing) edge(e edge, l edgeLayout, from, to placed) {
 	class, head := "edge", "head"
 	if e.claimed {
 		class, head = "edge claimed", "headclaimed"
 	}
-	d.f(`<g><title>%s</title><path class="%s" marker-end="url(#%s)" d="%s"/>`, escaped(e.tooltip), class, head, curve(at.Points))
+	d.f(`<g><title>%s</title><path class="%s" marker-end="url(#%s)" d="%s"/>`, escaped(e.tooltip), class, head, curve(l.Points, from, to))
 	if e.label != "" {
 		text := label(e)
 		w := textWidth(text, smallSize) + 6
 		d.f(`<rect class="halo" x="%.1f" y="%.1f" width="%.1f" height="14" rx="3"/><text class="role" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`,
-			at.X-w/2, at.Y-7, w, at.X, at.Y+3.8, escaped(text))
+			l.X-w/2, l.Y-7, w, l.X, l.Y+3.8, escaped(text))
 	}
 	d.f("</g>\n")
 }
 
-// curve rounds a line through points: straight at both ends, a quadratic
-// Bézier curve around each point between.
-func curve(points []point) string {
-	if len(points) == 0 {
+// curve joins points by arcs that leave and reach each point horizontally, from
+// the right side of one box to the left side of the other. An arrow that runs
+// back, in a cycle, keeps the straight lines that dagre gave it.
+func curve(points []point, from, to placed) string {
+	points = slices.Clone(points)
+	n := len(points)
+	if n < 2 {
 		return ""
+	}
+	forward := from.at.X+from.w/2 < to.at.X-to.w/2
+	if forward {
+		first, last := to.at.Y, from.at.Y
+		if n > 2 {
+			first, last = points[1].Y, points[n-2].Y
+		}
+		points[0], points[n-1] = from.dock(1, first), to.dock(-1, last)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "M%.1f %.1f", points[0].X, points[0].Y)
-	for i := 1; i < len(points)-1; i++ {
-		p, next := points[i], points[i+1]
-		end := point{(p.X + next.X) / 2, (p.Y + next.Y) / 2}
-		if i == 1 {
-			fmt.Fprintf(&b, "L%.1f %.1f", (points[0].X+p.X)/2, (points[0].Y+p.Y)/2)
+	for i, q := range points[1:] {
+		p := points[i]
+		if !forward || math.Abs(p.Y-q.Y) < 0.1 {
+			fmt.Fprintf(&b, "L%.1f %.1f", q.X, q.Y)
+			continue
 		}
-		fmt.Fprintf(&b, "Q%.1f %.1f %.1f %.1f", p.X, p.Y, end.X, end.Y)
+		mid := (p.X + q.X) / 2
+		fmt.Fprintf(&b, "C%.1f %.1f %.1f %.1f %.1f %.1f", mid, p.Y, mid, q.Y, q.X, q.Y)
 	}
-	last := points[len(points)-1]
-	fmt.Fprintf(&b, "L%.1f %.1f", last.X, last.Y)
 	return b.String()
 }
 

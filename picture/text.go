@@ -186,10 +186,15 @@ func rootName(l *lineage.Lineage) string {
 	switch {
 	case name != "":
 		return printable(name)
-	case l.Ref.Text != "":
+	case l.Ref.Text != "" && l.Ref.Text != string(l.Ref.Start.Key):
 		return printable(l.Ref.Text)
 	}
-	return l.Ref.Start.Key.Short()
+	if len(l.Resources) > 0 {
+		if name := resourceName(l.Resources[0]); name != "" {
+			return name
+		}
+	}
+	return printable(l.Ref.Start.Key.Short())
 }
 
 // count is n and a noun, in the plural where it must be.

@@ -338,12 +338,14 @@ func (t *tree) resourceEnd(k schema.Key, evidence *schema.Evidence) []segment {
 func (t *tree) foot() {
 	t.out.WriteByte('\n')
 	t.line("", t.seg(dim, fmt.Sprintf("%s, %s; %s", count(len(t.l.Resources), "resource"), count(len(t.l.Steps), "step"), speaksFor(t.l))))
-	hidden := 0
+	hidden := map[schema.Key]bool{}
 	for _, us := range t.tools {
-		hidden += len(us)
+		for _, u := range us {
+			hidden[u.Key] = true
+		}
 	}
-	if hidden > 0 && !t.opt.All && !t.down {
-		t.line("", t.seg(dim, count(hidden, "tool")+" that steps ran not shown"))
+	if len(hidden) > 0 && !t.opt.All && !t.down {
+		t.line("", t.seg(dim, "not shown: "+count(len(hidden), "tool")+" that the steps ran"))
 	}
 	if t.l.Truncated {
 		t.line("", t.seg(yellow, "there is more: the answer was cut off at its limit"))
