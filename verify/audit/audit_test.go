@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,21 +56,35 @@ func newYard(t *testing.T) *yard {
 		t.Fatal(err)
 	}
 	y := &yard{t: t, server: server, repo: repo, book: &book{records: map[schema.Key]audit.Record{}}}
-	y.private, y.key = newKey(t)
+	y.private, y.key = loadKey(t, theKey)
 	return y
 }
 
-func newKey(t *testing.T) ([]byte, *cosign.Key) {
-	t.Helper()
+// Two key pairs, made once: protecting a private key with a password takes a
+// while, and is meant to.
+var (
+	theKey     = sync.OnceValues(generate)
+	anotherKey = sync.OnceValues(generate)
+)
+
+type pemPair struct{ private, public []byte }
+
+func generate() (pemPair, error) {
 	private, public, err := cosign.GenerateKey(nil)
+	return pemPair{private, public}, err
+}
+
+func loadKey(t *testing.T, generated func() (pemPair, error)) ([]byte, *cosign.Key) {
+	t.Helper()
+	pair, err := generated()
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := cosign.ParseKey(public)
+	key, err := cosign.ParseKey(pair.public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return private, key
+	return pair.private, key
 }
 
 // push pushes a new image under tag and returns its digest.
@@ -215,7 +230,7 @@ func TestWrongKey(t *testing.T) {
 	signed := y.push("signed")
 	y.record(signed)
 	y.sign(signed)
-	_, other := newKey(t)
+	_, other := loadKey(t, anotherKey)
 	got := y.run(y.auditor(other), ":signed")
 	wantVerdict(t, got[0], audit.Fail, map[string]audit.Result{"resolved": audit.Pass, "recorded": audit.Pass, "signed": audit.Fail})
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -98,17 +99,32 @@ type keyPair struct {
 	pem     []byte
 }
 
-func newKey(t *testing.T) keyPair {
-	t.Helper()
+// Two key pairs, made once: protecting a private key with a password takes a
+// while, and is meant to.
+var (
+	firstKey  = sync.OnceValues(newKey)
+	secondKey = sync.OnceValues(newKey)
+)
+
+func newKey() (keyPair, error) {
 	private, public, err := GenerateKey(password)
 	if err != nil {
-		t.Fatal(err)
+		return keyPair{}, err
 	}
 	key, err := ParseKey(public)
+	return keyPair{private, key, public}, err
+}
+
+func ourKey(t *testing.T) keyPair   { return loadKey(t, firstKey) }
+func otherKey(t *testing.T) keyPair { return loadKey(t, secondKey) }
+
+func loadKey(t *testing.T, made func() (keyPair, error)) keyPair {
+	t.Helper()
+	k, err := made()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keyPair{private, key, public}
+	return k
 }
 
 func (k keyPair) sign(t *testing.T, image name.Digest) {
@@ -129,7 +145,7 @@ func (k keyPair) check(t *testing.T, image name.Digest) Result {
 
 func TestCheckImage(t *testing.T) {
 	r := newRegistry(t)
-	ours, theirs := newKey(t), newKey(t)
+	ours, theirs := ourKey(t), otherKey(t)
 
 	unsigned := r.push()
 	if diff := cmp.Diff(Result{Reason: NoSignatures}, ours.check(t, unsigned)); diff != "" {
@@ -156,7 +172,7 @@ func TestCheckImage(t *testing.T) {
 // another are kept. They are by the key, and for the wrong image.
 func TestReplayedSignature(t *testing.T) {
 	r := newRegistry(t)
-	key := newKey(t)
+	key := ourKey(t)
 	signed, other := r.push(), r.push()
 	key.sign(t, signed)
 	signatures, err := remote.Image(signatureTag(signed))
@@ -179,7 +195,7 @@ func TestReplayedSignature(t *testing.T) {
 // count, and does not hide a good one.
 func TestOddSignatures(t *testing.T) {
 	r := newRegistry(t)
-	key := newKey(t)
+	key := ourKey(t)
 	image := r.push()
 	junk, err := mutate.AppendLayers(empty.Image,
 		static.NewLayer([]byte("no signature at all"), types.MediaType("application/x-what")),
@@ -203,7 +219,7 @@ func TestOddSignatures(t *testing.T) {
 // unsigned; not being able to tell is an error.
 func TestRegistryFails(t *testing.T) {
 	r := newRegistry(t)
-	key := newKey(t)
+	key := ourKey(t)
 	image := r.push()
 	key.sign(t, image)
 	for _, part := range []string{"/v2/", "manifests", "blobs"} {
@@ -235,7 +251,7 @@ func TestRegistryFails(t *testing.T) {
 // TestCosignAgrees: cosign's own verification takes what Sign made.
 func TestCosignAgrees(t *testing.T) {
 	r := newRegistry(t)
-	key, other := newKey(t), newKey(t)
+	key, other := ourKey(t), otherKey(t)
 	image := r.push()
 	key.sign(t, image)
 	for name, c := range map[string]struct {
@@ -261,7 +277,7 @@ func TestCosignAgrees(t *testing.T) {
 
 func TestCheckLayout(t *testing.T) {
 	r := newRegistry(t)
-	key, other := newKey(t), newKey(t)
+	key, other := ourKey(t), otherKey(t)
 	image := r.push()
 	key.sign(t, image)
 
@@ -304,10 +320,7 @@ func TestCheckLayout(t *testing.T) {
 }
 
 func TestParseKeyRefuses(t *testing.T) {
-	private, _, err := GenerateKey(password)
-	if err != nil {
-		t.Fatal(err)
-	}
+	private := ourKey(t).private
 	for name, pem := range map[string]string{
 		"nothing": "", "no PEM": "hello", "private key": string(private),
 		"damaged": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
@@ -320,7 +333,7 @@ func TestParseKeyRefuses(t *testing.T) {
 
 func TestSignRefuses(t *testing.T) {
 	r := newRegistry(t)
-	key := newKey(t)
+	key := ourKey(t)
 	image := r.push()
 	ctx := context.Background()
 	if err := Sign(ctx, image.String(), key.private, []byte("wrong")); err == nil {
