@@ -77,7 +77,7 @@ type box struct {
 
 func newBox(n node) box {
 	b := box{h: boxHeight, name: clip(n.name, nameChars, "…"), detail: clip(n.detail, nameChars+6, "…")}
-	b.w = max(textWidth(b.name, nameSize)*1.06, textWidth(b.detail, smallSize)) + 2*boxPad
+	b.w = max(textWidth(b.name, nameSize)*1.1, textWidth(b.detail, smallSize)) + 2*boxPad
 	if n.step {
 		b.w += 2 * chevron
 	}
@@ -101,6 +101,8 @@ func textWidth(s string, size float64) float64 {
 			em += 0.39
 		case strings.ContainsRune("mwMW@%", r):
 			em += 0.96
+		case strings.ContainsRune("<>=+~^#", r):
+			em += 0.84
 		case r > 0x2e80:
 			em += 1.05
 		case unicode.IsUpper(r):
