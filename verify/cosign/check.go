@@ -73,7 +73,7 @@ type Reason string
 // The reasons.
 const (
 	NoSignatures Reason = "no signatures"                    // there are none at all
-	OtherKey     Reason = "no signature by this key"         // there are some, by others or broken
+	OtherKey     Reason = "no signature by this key"         // there are some, by others, broken, or in a bundle of another image
 	OtherImage   Reason = "the signature is for another one" // by this key, and it claims another digest
 )
 
@@ -96,13 +96,14 @@ func (r Result) String() string {
 	case r.Reason == OtherImage:
 		return fmt.Sprintf("a signature by this key was found, but it is for %s: it was copied from there", strings.Join(r.Claims, ", "))
 	case r.Reason == OtherKey:
-		return fmt.Sprintf("none of %d signatures is by this key", r.Found)
+		return fmt.Sprintf("none of %d signatures is by this key and of this image", r.Found)
 	}
 	return string(r.Reason)
 }
 
 // CheckImage checks the signatures of the image ref, HOST/REPOSITORY@DIGEST,
-// that its registry holds. An error means that it could not tell.
+// that its registry holds: those under cosign's tag, then Sigstore bundles. An
+// error means that it could not tell.
 func (k *Key) CheckImage(ctx context.Context, ref string) (Result, error) {
 	digest, err := name.NewDigest(ref)
 	if err != nil {
@@ -120,6 +121,19 @@ func (k *Key) CheckImage(ctx context.Context, ref string) (Result, error) {
 	r, err := k.check(ctx, signatures, digest.DigestStr())
 	if err != nil {
 		return Result{}, fmt.Errorf("checking the signatures of %s: %w", ref, err)
+	}
+	if r.Signed {
+		return r, nil
+	}
+	signed, found, err := k.checkBundles(ctx, digest)
+	if err != nil {
+		return Result{}, fmt.Errorf("checking the bundles of %s: %w", ref, err)
+	}
+	switch r.Found += found; {
+	case signed:
+		return Result{Signed: true, Found: r.Found, Claims: []string{digest.DigestStr()}}, nil
+	case found > 0 && r.Reason == NoSignatures:
+		r.Reason = OtherKey
 	}
 	return r, nil
 }
