@@ -3,15 +3,14 @@ package ledger
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
+	"github.com/retrace-ledger/retrace/ledger/engine"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -36,29 +35,75 @@ const (
 // If ctx ends first, Append returns its error; b may be recorded all the same.
 // The bytes of b must not be changed afterwards.
 func (l *Ledger) Append(ctx context.Context, b schema.Batch) (schema.Receipt, error) {
+	c, err := l.Check(b)
+	if err != nil {
+		return schema.Receipt{}, err
+	}
+	return l.AppendChecked(ctx, c)
+}
+
+// Checked is a batch that passed Check and can be appended to the ledger that
+// checked it.
+type Checked struct {
+	ledger  *Ledger
+	request request
+}
+
+// Check does the part of Append that needs nobody else: it decodes each
+// statement, verifies each signature that claims the observer key, and holds
+// the batch to the limits. It records nothing.
+func (l *Ledger) Check(b schema.Batch) (*Checked, error) {
 	if l.committer == nil {
-		return schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, ErrReadOnly)
+		return nil, fmt.Errorf("appending to %s: %w", l.dir, ErrReadOnly)
+	}
+	r, err := l.check(b)
+	if err != nil {
+		return nil, fmt.Errorf("appending to %s: %w", l.dir, err)
+	}
+	return &Checked{ledger: l, request: *r}, nil
+}
+
+// AppendChecked is Append for a batch that l has checked.
+func (l *Ledger) AppendChecked(ctx context.Context, c *Checked) (schema.Receipt, error) {
+	if c.ledger != l {
+		return schema.Receipt{}, fmt.Errorf("appending to %s: the batch was checked by another ledger", l.dir)
 	}
 	if err := ctx.Err(); err != nil {
 		return schema.Receipt{}, err
 	}
-	r, err := l.check(b)
-	if err != nil {
+	p := &pending{request: &c.request, answer: make(chan answer, 1)}
+	if err := l.lookUp(ctx, p); err != nil {
 		return schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err)
 	}
-	return l.submit(ctx, r)
+	return l.submit(ctx, p)
 }
 
-// submit queues r and waits for its commit.
-func (l *Ledger) submit(ctx context.Context, r *request) (schema.Receipt, error) {
-	if err := l.queue.put(r); err != nil {
+// lookUp finds which envelopes of p the ledger holds already, so that the
+// committer need not.
+func (l *Ledger) lookUp(ctx context.Context, p *pending) error {
+	p.asOf = l.Size()
+	p.known = make([]schema.Recorded, len(p.ids))
+	return l.reading(ctx, func(s engine.Snapshot) error {
+		for i, id := range p.ids {
+			var err error
+			if p.known[i], err = l.findDuplicate(s, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// submit queues p and waits for its commit.
+func (l *Ledger) submit(ctx context.Context, p *pending) (schema.Receipt, error) {
+	if err := l.queue.put(p); err != nil {
 		return schema.Receipt{}, err
 	}
 	select {
-	case a := <-r.answer:
+	case a := <-p.answer:
 		return a.receipt, a.err
 	case <-ctx.Done():
-		r.taken.Store(true) // if the committer has not taken it yet, it will not
+		p.taken.Store(true) // if the committer has not taken it yet, it will not
 		return schema.Receipt{}, ctx.Err()
 	}
 }
@@ -70,9 +115,15 @@ type request struct {
 	ids                          []identity
 	cursors                      []schema.Cursor
 	bytes                        int // of envelopes and cursors
+}
 
-	taken  atomic.Bool // by the committer, or by a caller that went away
-	answer chan answer // has room for the one answer
+// pending is a request on its way through a commit.
+type pending struct {
+	*request
+	asOf   int64             // size of the ledger when known was looked up
+	known  []schema.Recorded // one for each envelope; zero if it was not there
+	taken  atomic.Bool       // by the committer, or by a caller that went away
+	answer chan answer       // has room for the one answer
 }
 
 type answer struct {
@@ -80,10 +131,10 @@ type answer struct {
 	err     error
 }
 
-// reply answers r. Only the first answer counts.
-func (r *request) reply(receipt schema.Receipt, err error) {
+// reply answers p. Only the first answer counts.
+func (p *pending) reply(receipt schema.Receipt, err error) {
 	select {
-	case r.answer <- answer{receipt, err}:
+	case p.answer <- answer{receipt, err}:
 	default:
 	}
 }
@@ -116,13 +167,12 @@ func newRequest(b schema.Batch) (*request, error) {
 	r := &request{
 		namespace: b.Namespace, source: b.Source, submitter: b.Submitter,
 		envelopes: b.Envelopes, cursors: b.Cursors,
-		answer: make(chan answer, 1),
 	}
 	if r.namespace == "" {
 		r.namespace = schema.DefaultNamespace
 	}
 	if len(b.Envelopes) == 0 && len(b.Cursors) == 0 {
-		return nil, errors.New("the batch is empty: it has neither envelopes nor cursors")
+		return nil, &schema.FieldError{Reason: "the batch is empty: it has neither envelopes nor cursors"}
 	}
 	for _, limit := range []LimitError{
 		{"envelopes in a batch", len(b.Envelopes), schema.MaxBatchEnvelopes},
@@ -146,7 +196,7 @@ func newRequest(b schema.Batch) (*request, error) {
 	}
 	for i, env := range b.Envelopes {
 		if len(env.Raw) == 0 {
-			return nil, fmt.Errorf("envelope %d is empty", i)
+			return nil, &schema.FieldError{Field: fmt.Sprintf("envelopes.%d", i), Reason: "is empty"}
 		}
 		if len(env.Raw) > schema.MaxEnvelope {
 			return nil, fmt.Errorf("envelope %d: %w", i, &LimitError{"bytes", len(env.Raw), schema.MaxEnvelope})
@@ -166,7 +216,7 @@ func (r *request) addCursors(cursors []schema.Cursor) error {
 	seen := make(map[string]bool, len(cursors))
 	for _, c := range cursors {
 		if c.Source == "" || seen[c.Source] {
-			return fmt.Errorf("the batch moves the cursor of source %q twice, or names none", clip(c.Source))
+			return &schema.FieldError{Field: "cursors", Reason: fmt.Sprintf("the batch moves the cursor of source %q twice, or names none", clip(c.Source))}
 		}
 		seen[c.Source] = true
 		if err := checkName("bytes of a cursor's source", c.Source, maxSource); err != nil {
@@ -188,11 +238,11 @@ func checkName(what, s string, limit int) error {
 		return &LimitError{what, len(s), limit}
 	}
 	if !utf8.ValidString(s) {
-		return fmt.Errorf("%s: %q is not UTF-8", what, clip(s))
+		return &schema.FieldError{Reason: fmt.Sprintf("%s: %q is not UTF-8", what, clip(s))}
 	}
 	for _, r := range s {
 		if unicode.IsControl(r) {
-			return fmt.Errorf("%s: %q has a control character", what, clip(s))
+			return &schema.FieldError{Reason: fmt.Sprintf("%s: %q has a control character", what, clip(s))}
 		}
 	}
 	return nil
@@ -209,7 +259,7 @@ func (g genesis) checkEnvelope(env schema.Envelope) error {
 		return err
 	}
 	if s.PredicateType == schema.GenesisV1 {
-		return errors.New("a ledger has one genesis, entry 0")
+		return &schema.FieldError{Field: "predicateType", Reason: "a ledger has one genesis, entry 0"}
 	}
 	_, err = s.Facts()
 	return err
@@ -225,101 +275,8 @@ func (g genesis) checkOwn(env schema.Envelope) (claims bool, err error) {
 		}
 		claims = true
 		if !ed25519.Verify(g.observer, dsse.PAE(env.PayloadType, env.Payload), sig.Sig) {
-			return true, fmt.Errorf("the signature that claims the observer key %s is not by that key", g.observerID)
+			return true, &schema.FieldError{Field: "signatures", Reason: fmt.Sprintf("the signature that claims the observer key %s is not by that key", g.observerID)}
 		}
 	}
 	return claims, nil
-}
-
-// queue holds the requests that wait for the next commit.
-type queue struct {
-	wake chan struct{} // has room for one
-
-	mu      sync.Mutex
-	waiting []*request
-	refusal error // why nothing more is taken; nil while open
-}
-
-func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
-
-func (q *queue) put(r *request) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.refusal != nil {
-		return q.refusal
-	}
-	q.waiting = append(q.waiting, r)
-	q.signal()
-	return nil
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// close makes put refuse with err. What waits stays for take.
-func (q *queue) close(err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.refusal == nil {
-		q.refusal = err
-	}
-	q.signal()
-}
-
-// why says why put refuses.
-func (q *queue) why() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.refusal
-}
-
-// len is how many requests wait.
-func (q *queue) len() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.waiting)
-}
-
-// take returns the requests for one commit, at least one of them, as many as
-// wait within the bounds of a commit. It returns none when the queue is closed
-// and empty.
-func (q *queue) take() []*request {
-	for {
-		q.mu.Lock()
-		group := q.cut()
-		over := q.refusal != nil && len(q.waiting) == 0
-		if len(q.waiting) > 0 {
-			q.signal()
-		}
-		q.mu.Unlock()
-		if len(group) > 0 || over {
-			return group
-		}
-		<-q.wake
-	}
-}
-
-// cut takes the first requests off the queue. Those whose caller went away are
-// dropped.
-func (q *queue) cut() []*request {
-	var group []*request
-	n, entries, bytes := 0, 0, 0
-	for _, r := range q.waiting {
-		if len(group) > 0 && (entries+len(r.envelopes) > schema.MaxBatchEnvelopes || bytes+r.bytes > schema.MaxBatchBytes) {
-			break
-		}
-		n++
-		if r.taken.Swap(true) {
-			continue
-		}
-		entries += len(r.envelopes)
-		bytes += r.bytes
-		group = append(group, r)
-	}
-	q.waiting = q.waiting[n:]
-	return group
 }

@@ -242,7 +242,7 @@ func TestAppendRefuses(t *testing.T) {
 		{"empty", schema.Batch{}, "empty"},
 		{"too many", batch(make([]schema.Envelope, schema.MaxBatchEnvelopes+1)...), "4097 envelopes in a batch; the limit is 4096"},
 		{"too large", batch(big...), "the limit is 8388608"},
-		{"no bytes", batch(schema.Envelope{}), "envelope 0 is empty"},
+		{"no bytes", batch(schema.Envelope{}), "envelopes.0: is empty"},
 		{"large envelope", batch(schema.Envelope{Raw: make([]byte, schema.MaxEnvelope+1)}), "the limit is 4194304"},
 		{"namespace", schema.Batch{Namespace: long(129), Envelopes: a}, "129 bytes of namespace; the limit is 128"},
 		{"control", schema.Batch{Namespace: "a\x00b", Envelopes: a}, "control character"},

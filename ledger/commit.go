@@ -24,6 +24,8 @@ type committer struct {
 	last   time.Time // recordedAt of the newest entry
 	file   checkpointWriter
 	step   func(string) error
+	recent recent
+	arena  []byte // that segments are made in, again and again
 }
 
 // checkpointWriter makes a signed note durable outside the store.
@@ -50,11 +52,11 @@ func (l *Ledger) run() {
 
 // stop refuses group and whatever waits. What of a failed commit is durable is
 // not known; nobody was told that any of it is.
-func (l *Ledger) stop(err error, group []*request) {
+func (l *Ledger) stop(err error, group []*pending) {
 	l.queue.close(err)
 	for len(group) > 0 {
-		for _, r := range group {
-			r.reply(schema.Receipt{}, err)
+		for _, p := range group {
+			p.reply(schema.Receipt{}, err)
 		}
 		group = l.queue.take()
 	}
@@ -63,18 +65,18 @@ func (l *Ledger) stop(err error, group []*request) {
 // commit takes the requests of group into one transaction and answers them. A
 // request that cannot be taken is refused alone. An error means that the
 // commit failed part-way; the requests in it have no answer then.
-func (l *Ledger) commit(group []*request) error {
+func (l *Ledger) commit(group []*pending) error {
 	if err := l.room(group); err != nil {
-		for _, r := range group {
-			r.reply(schema.Receipt{}, err)
+		for _, p := range group {
+			p.reply(schema.Receipt{}, err)
 		}
 		return nil
 	}
 	c := l.newCommit()
 	err := l.engine.View(func(s engine.Snapshot) error {
-		for _, r := range group {
-			if err := c.admit(s, r); err != nil {
-				r.reply(schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err))
+		for _, p := range group {
+			if err := c.admit(s, p); err != nil {
+				p.reply(schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err))
 			}
 		}
 		return nil
@@ -118,7 +120,7 @@ type newEntry struct {
 
 // admission is a request in the commit and what its caller will be told.
 type admission struct {
-	request *request
+	pending *pending
 	receipt schema.Receipt
 }
 
@@ -132,15 +134,16 @@ func (l *Ledger) newCommit() *commit {
 	}
 }
 
-// admit takes r into the commit, or changes nothing and says why not.
-func (c *commit) admit(s engine.Snapshot, r *request) error {
+// admit takes p into the commit, or changes nothing and says why not.
+func (c *commit) admit(s engine.Snapshot, p *pending) error {
+	r := p.request
 	if err := c.checkCursors(s, r); err != nil {
 		return err
 	}
-	a := &admission{request: r, receipt: schema.Receipt{Entries: make([]schema.Recorded, len(r.envelopes))}}
+	a := &admission{pending: p, receipt: schema.Receipt{Entries: make([]schema.Recorded, len(r.envelopes))}}
 	known := len(c.entries)
-	for i, id := range r.ids {
-		recorded, err := c.place(s, r, i, id)
+	for i := range r.ids {
+		recorded, err := c.place(s, p, i)
 		if err != nil {
 			c.takeBack(known, r)
 			return err
@@ -173,18 +176,25 @@ func (c *commit) checkCursors(s engine.Snapshot, r *request) error {
 	return nil
 }
 
-// place finds where envelope i of r is or will be.
-func (c *commit) place(s engine.Snapshot, r *request, i int, id identity) (schema.Recorded, error) {
+// place finds where envelope i of p is or will be.
+func (c *commit) place(s engine.Snapshot, p *pending, i int) (schema.Recorded, error) {
+	id := p.ids[i]
 	if index, ok := c.indexes[id]; ok {
 		return schema.Recorded{Index: index, Duplicate: true}, nil
 	}
-	recorded, err := c.ledger.findDuplicate(s, id)
-	if err != nil || recorded.Duplicate {
-		return recorded, err
+	if p.known[i].Duplicate {
+		return p.known[i], nil
+	}
+	// Its caller looked for it when the ledger had size p.asOf.
+	if maybe := c.recent.may(id, p.asOf); maybe {
+		recorded, err := c.ledger.findDuplicate(s, id)
+		if err != nil || recorded.Duplicate {
+			return recorded, err
+		}
 	}
 	index := c.base + int64(len(c.entries))
 	c.indexes[id] = index
-	c.entries = append(c.entries, newEntry{r, r.envelopes[i].Raw})
+	c.entries = append(c.entries, newEntry{p.request, p.envelopes[i].Raw})
 	return schema.Recorded{Index: index}, nil
 }
 
@@ -274,6 +284,7 @@ func (c *commit) putSegments() error {
 		return fmt.Errorf("making salts: %w", err)
 	}
 	headers := map[schema.Header][]byte{}
+	c.arena = c.arena[:0]
 	for next := 0; next < len(c.entries); {
 		first := c.base + int64(next)
 		var seg segment
@@ -303,7 +314,7 @@ func (c *commit) fillSegment(next int, salts []byte, headers map[schema.Header][
 		size += n
 		encoded[end-next] = header
 	}
-	seg := make(segment, 0, size)
+	seg := segment(c.carve(size))
 	for i := next; i < end; i++ {
 		var leaf commitment
 		seg, leaf = seg.add(salts[i*schema.SaltSize:][:schema.SaltSize], encoded[i-next], c.entries[i].envelope)
@@ -314,6 +325,21 @@ func (c *commit) fillSegment(next int, salts []byte, headers map[schema.Header][
 		c.leaves = append(c.leaves, hash)
 	}
 	return seg, end, nil
+}
+
+// carve returns an empty slice with room for size bytes. It is good until the
+// commit is stored.
+func (c *commit) carve(size int) []byte {
+	const keep = 16 << 20
+	if len(c.arena)+size > cap(c.arena) {
+		if size > keep {
+			return make([]byte, 0, size)
+		}
+		c.arena = make([]byte, 0, max(size, min(2*cap(c.arena), keep)))
+	}
+	at := len(c.arena)
+	c.arena = c.arena[:at+size]
+	return c.arena[at : at : at+size]
 }
 
 // header encodes what the ledger says about r's entries, as it stands in a
@@ -378,6 +404,7 @@ func (c *commit) store() error {
 		return err
 	}
 	c.last = c.now
+	c.recent.add(c.indexes, c.base)
 	before := c.ledger.view.Swap(c.next)
 	if before != nil {
 		close(before.next)
@@ -396,7 +423,41 @@ func (c *commit) answer() {
 				a.receipt.Entries[i].LeafHash = c.leaves[at]
 			}
 		}
-		a.request.reply(a.receipt, nil)
+		a.pending.reply(a.receipt, nil)
+	}
+}
+
+// recent are the identities of the newest entries, so that what a caller did
+// not find in the store a moment ago need not be looked for again.
+type recent struct {
+	since   int64 // index of the first entry that is remembered
+	ids     map[identity]int64
+	forward map[identity]int64 // being filled to replace ids
+	middle  int64              // index of the first entry in forward
+}
+
+// recentEntries is how many entries are remembered at least.
+const recentEntries = 4 * schema.MaxBatchEnvelopes
+
+// may reports whether the store may hold id, which it did not at size asOf.
+func (r *recent) may(id identity, asOf int64) bool {
+	if r.ids == nil || asOf < r.since {
+		return true
+	}
+	_, known := r.ids[id]
+	return known
+}
+
+// add remembers the entries of a commit that began at base.
+func (r *recent) add(indexes map[identity]int64, base int64) {
+	if r.ids == nil {
+		*r = recent{since: base, ids: map[identity]int64{}, forward: map[identity]int64{}, middle: base}
+	}
+	if len(r.forward) >= recentEntries {
+		*r = recent{since: r.middle, ids: r.forward, forward: map[identity]int64{}, middle: base}
+	}
+	for id, index := range indexes {
+		r.ids[id], r.forward[id] = index, index
 	}
 }
 

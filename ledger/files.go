@@ -80,10 +80,10 @@ func syncDir(dir string) error {
 const spareRoom = 128 << 20 // bytes
 
 // room refuses to begin a commit that may not fit on the disk.
-func (l *Ledger) room(group []*request) error {
+func (l *Ledger) room(group []*pending) error {
 	need := uint64(spareRoom)
-	for _, r := range group {
-		need += 2 * uint64(r.bytes)
+	for _, p := range group {
+		need += 2 * uint64(p.bytes)
 	}
 	free, err := freeSpace(l.dir)
 	if err != nil {

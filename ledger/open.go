@@ -387,11 +387,12 @@ func create(dir string, key note.Signer, g genesis, env schema.Envelope) error {
 		return err
 	}
 	l.identify(r)
-	if err := l.commit([]*request{r}); err != nil {
+	p := &pending{request: r, known: make([]schema.Recorded, 1), answer: make(chan answer, 1)}
+	if err := l.commit([]*pending{p}); err != nil {
 		l.release()
 		return err
 	}
-	a := <-r.answer
+	a := <-p.answer
 	return errors.Join(a.err, l.release())
 }
 
