@@ -13,6 +13,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/retrace-ledger/retrace/content"
+	"github.com/retrace-ledger/retrace/ingest/run"
+	"github.com/retrace-ledger/retrace/ingest/snapshot"
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
@@ -83,9 +85,8 @@ type bookLog interface {
 
 // contentStore is where bytes are kept: here, or behind a server.
 type contentStore interface {
-	Put(ctx context.Context, path string) (schema.Key, error)
-	Has(ctx context.Context, key schema.Key) (bool, error)
-	Fetch(ctx context.Context, key schema.Key, path string) error
+	run.Store
+	snapshot.Store
 }
 
 // book is an open ledger with its lineage.

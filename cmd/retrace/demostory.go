@@ -86,6 +86,11 @@ func (d *demo) writeData(data []byte) error {
 
 // pipeline runs the four steps under `retrace run`.
 func (d *demo) pipeline(ctx context.Context) error {
+	// A fresh folder: an output that a step finds there and does not change is
+	// not its output.
+	if err := os.RemoveAll(d.path("work", "out")); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(d.path("work", "out"), 0o755); err != nil {
 		return err
 	}

@@ -11,11 +11,11 @@ import (
 )
 
 func main() {
-	os.Exit(run())
+	os.Exit(execute())
 }
 
-// run is main without the exit, so that scripts can test it.
-func run() int {
+// execute is main without the exit, so that scripts can test it.
+func execute() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := newRoot()
@@ -66,7 +66,7 @@ func newRoot() *cobra.Command {
 		a.lineageCmd(), a.diffCmd(), a.gapsCmd(),
 		a.proveCmd(), a.verifyCmd(), a.auditCmd(),
 		a.restoreCmd(), a.reproduceCmd(),
-		a.serveCmd(), a.keysCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), a.versionCmd(),
+		a.serveCmd(), a.keysCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), demoStepCmd(), a.versionCmd(),
 	)
 	for _, c := range root.Commands() {
 		withExitStatus(c)

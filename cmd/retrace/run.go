@@ -301,18 +301,3 @@ func checkVersion(v *lineage.View, n *run.Naming, move bool) (bool, error) {
 	}
 	return have.Key != n.Key, nil
 }
-
-// runPlace is where a run keeps content, without the ledger being held.
-type runPlace struct {
-	store   run.Store
-	exclude []string
-	close   func()
-}
-
-// dirOf is where the ledger's directory is, if it is on this machine.
-func (a *app) dirOf() (string, error) {
-	if a.server != "" {
-		return "", nil
-	}
-	return a.findDir()
-}

@@ -129,8 +129,12 @@ func (b *book) env() ingest.Env {
 	if b.store != nil {
 		env.Content = b.store
 	}
-	if b.dir != "" {
-		env.Cache = filepath.Join(b.dir, cacheDir)
+	if b.dir == "" {
+		return env
+	}
+	cache := filepath.Join(b.dir, cacheDir)
+	if os.MkdirAll(cache, 0o700) == nil { // without one, kinds use a temporary folder
+		env.Cache = cache
 	}
 	return env
 }
