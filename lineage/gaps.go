@@ -39,6 +39,9 @@ func Rules() []Rule {
 		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
 		{"changes-left-out", Risks, "some uncommitted changes were not captured", "commit them, or keep the files smaller than the limit and free of secrets"},
+		{"output-missing", Risks, "a declared output was not there when the step ended", "look at the step; declare what it writes"},
+		{"output-unchanged", Weakens, "a declared output was there before and the step did not change it, so it counts as used and not as made", "remove old outputs before running"},
+		{"metrics-not-recorded", Weakens, "the file of metrics was missing or is not a JSON object of numbers and strings", "look at the file that the step writes"},
 		{"step-failed", Risks, "the step ended with an error", "look at the step; its outputs may be incomplete"},
 		{"ambiguous-producer", Risks, "several recorded steps made the same bytes, and the one that counts was not named", "name the model version, or record the input with its producer"},
 		{"dirty-tree", Weakens, "the step ran with uncommitted changes; they were captured, but no commit names them", "commit before running"},
@@ -137,7 +140,7 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 		return nil
 	}
 	switch {
-	case r.Kind == "run" || via.Relation == schema.RelAlias || via.Role == schema.RoleTool:
+	case r.Kind == "run" || via.Relation == schema.RelAlias || via.Role == schema.RoleTool || via.Role == schema.RoleParams:
 		return nil
 	case strings.HasPrefix(r.Content, "host:"):
 		c.add("content-elsewhere", r.Key, r.Name, entry, strings.TrimPrefix(r.Content, "host:"))

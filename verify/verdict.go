@@ -356,7 +356,11 @@ func (c *checkState) unproduced() []schema.Key {
 	}
 	var out []schema.Key
 	for _, e := range c.verdict.Edges {
-		if e.Role == schema.RoleTool || e.Role == schema.RoleCode || e.Role == schema.RoleChanges {
+		switch e.Role {
+		case schema.RoleTool, schema.RoleCode, schema.RoleChanges, schema.RoleParams:
+			continue
+		}
+		if e.To.Algorithm() == schema.GitCommit {
 			continue
 		}
 		if !made[e.To] && !slices.Contains(out, e.To) {
