@@ -79,7 +79,7 @@ func splitValues(raw []byte) ([]value, error) {
 	dec := jsontext.NewDecoder(bytes.NewReader(raw))
 	for {
 		v, err := dec.ReadValue()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return values, nil
 		}
 		if err != nil {
