@@ -103,8 +103,12 @@ func (g *Graph) applyRun(ctx context.Context, log Log, entries []schema.Entry) e
 	if err != nil {
 		return err
 	}
-	w := &indexer{g: g, txn: g.db.NewTransaction(true), state: g.state, fresh: map[schema.Key]nodeID{}, merged: map[schema.Key]schema.Resource{}}
+	w := &indexer{
+		g: g, txn: g.db.NewTransaction(true), before: g.db.NewTransaction(false), state: g.state,
+		fresh: map[schema.Key]nodeID{}, merged: map[schema.Key]schema.Resource{}, located: map[string][]schema.Key{},
+	}
 	defer func() { w.txn.Discard() }()
+	defer w.before.Discard()
 	for i := range docs {
 		if err := w.entry(ctx, log, &docs[i]); err != nil {
 			return fmt.Errorf("indexing entry %d: %w", docs[i].Index, err)
@@ -120,6 +124,9 @@ func (g *Graph) applyRun(ctx context.Context, log Log, entries []schema.Entry) e
 	defer g.mu.Unlock()
 	for _, k := range w.touched {
 		g.cache.drop(k)
+	}
+	for _, entry := range w.rechecked {
+		g.cache.entries.Remove(entry)
 	}
 	g.state = w.state
 	for _, t := range w.trust {
@@ -183,15 +190,20 @@ func (g *Graph) decodeOne(e schema.Entry) decoded {
 	return d
 }
 
-// indexer writes the keys of entries into one transaction.
+// indexer writes the keys of entries into one transaction. It looks things up
+// in the index as it was before, and in its own maps: iterating over a
+// transaction with many pending writes would sort them each time.
 type indexer struct {
-	g       *Graph
-	txn     *badger.Txn
-	state   state
-	fresh   map[schema.Key]nodeID
-	merged  map[schema.Key]schema.Resource
-	touched []schema.Key
-	trust   []trustEntry
+	g         *Graph
+	txn       *badger.Txn
+	before    *badger.Txn
+	state     state
+	fresh     map[schema.Key]nodeID          // ids used, new or not
+	merged    map[schema.Key]schema.Resource // descriptions so far
+	located   map[string][]schema.Key        // what is at a URI
+	touched   []schema.Key
+	rechecked []int64
+	trust     []trustEntry
 }
 
 // put writes one key. An entry with many files may not fit one transaction of
@@ -329,6 +341,7 @@ func (w *indexer) recheck(ctx context.Context, log Log, trust int64, pub schema.
 			if err := w.putJSON(key(tagVerified, index, trust), ids); err != nil {
 				return err
 			}
+			w.rechecked = append(w.rechecked, index)
 		}
 	}
 	return nil
@@ -422,7 +435,7 @@ func (w *indexer) id(k schema.Key) (nodeID, error) {
 	if id, ok := w.fresh[k]; ok {
 		return id, nil
 	}
-	id, ok, err := idOf(w.txn, k)
+	id, ok, err := idOf(w.before, k)
 	if err != nil {
 		return 0, err
 	}
@@ -446,20 +459,18 @@ func (w *indexer) resource(index int64, r schema.Resource) error {
 	}
 	have, ok := w.merged[r.Key]
 	if !ok {
-		if have, err = describe(w.txn, id, r.Key, index); err != nil {
+		mentions, err := readMentions(w.before, id, r.Key)
+		if err != nil {
 			return err
 		}
+		have = mentions.below(index)
 	}
 	now, added := merge(have, r)
 	w.merged[r.Key] = now
 	if !added {
 		return nil
 	}
-	if r.URI != "" && r.URI != have.URI {
-		if err := w.put(key(tagURI, r.URI, r.Key), nil); err != nil {
-			return err
-		}
-	}
+	w.touched = append(w.touched, r.Key)
 	return w.putJSON(key(tagMention, id, index), r)
 }
 
@@ -500,22 +511,41 @@ func merge(have, r schema.Resource) (schema.Resource, bool) {
 	return have, added
 }
 
-// describe merges what entries below size say about a resource.
-func describe(txn *badger.Txn, id nodeID, k schema.Key, size int64) (schema.Resource, error) {
+// mentions is what entries add to the description of a resource, in their
+// order.
+type mentions []mention
+
+type mention struct {
+	entry int64
+	schema.Resource
+}
+
+// below is the description that the entries below size give.
+func (ms mentions) below(size int64) schema.Resource {
+	if len(ms) == 1 && ms[0].entry < size {
+		return ms[0].Resource
+	}
 	r := schema.Resource{Size: -1}
-	err := scan(txn, key(tagMention, id), func(k, v []byte) error {
-		if entryAt(k, afterID) >= size {
-			return nil
+	for _, m := range ms {
+		if m.entry < size {
+			r, _ = merge(r, m.Resource)
 		}
-		var mention schema.Resource
-		if err := json.Unmarshal(v, &mention); err != nil {
-			return fmt.Errorf("reading the lineage index: %w", err)
+	}
+	return r
+}
+
+func readMentions(txn *badger.Txn, id nodeID, k schema.Key) (mentions, error) {
+	var ms mentions
+	err := scan(txn, key(tagMention, id), func(at, v []byte) error {
+		m := mention{entry: entryAt(at, afterID)}
+		if err := json.Unmarshal(v, &m.Resource); err != nil {
+			return fmt.Errorf("reading a description of %s in the lineage index: %w", k, err)
 		}
-		r, _ = merge(r, mention)
+		if m.Key != k {
+			return fmt.Errorf("the lineage index describes %s under the id of %s", m.Key, k)
+		}
+		ms = append(ms, m)
 		return nil
 	})
-	if r.Key != "" && r.Key != k {
-		return r, fmt.Errorf("the lineage index describes %s under the id of %s", r.Key, k)
-	}
-	return r, err
+	return ms, err
 }

@@ -25,7 +25,7 @@ import (
 //	R RUN 0 ENTRY            run ID
 //	N NAME 0 ENTRY SEQ       name
 //	M ENTRY SEQ              name of a model version, in order of recording
-//	U URI 0 KEY              resource known under a URI
+//	U URI 0 ENTRY KEY 0      what the entry says is at a URI, where that changed
 //	P TYPE 0 ENTRY           predicate type
 //	T ENTRY                  trust
 const (
@@ -51,7 +51,9 @@ const (
 )
 
 // key builds an index key from a tag and parts: integers as eight bytes,
-// sequence numbers as four, and strings followed by a zero byte.
+// sequence numbers as four, and strings followed by a zero byte. A string that
+// holds a zero byte itself gives keys that are longer than those of its part
+// before the zero byte: readers compare lengths.
 func key(tag byte, parts ...any) []byte {
 	k := []byte{tag}
 	for _, p := range parts {

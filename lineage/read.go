@@ -62,21 +62,7 @@ func (v *View) Time() time.Time { return v.time }
 
 // Node implements schema.Graph.
 func (v *View) Node(_ context.Context, k schema.Key, d schema.Direction) (*schema.Node, error) {
-	if n, ok := v.g.cache.nodes.Get(nodeKey{k, d}); ok {
-		return n, nil
-	}
-	before := v.g.Size()
-	n, err := v.g.loadNode(k, d)
-	if err != nil {
-		return nil, err
-	}
-	v.g.mu.RLock()
-	defer v.g.mu.RUnlock()
-	// What was read while the index moved on may lack what it moved on to.
-	if v.g.state.Size == before {
-		v.g.cache.nodes.Add(nodeKey{k, d}, n)
-	}
-	return n, nil
+	return cached(v.g, v.g.cache.nodes, nodeKey{k, d}, func() (*schema.Node, error) { return v.g.loadNode(k, d) })
 }
 
 func (g *Graph) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) {
@@ -127,18 +113,16 @@ func scanKeys(txn *badger.Txn, prefix []byte, fn func(k []byte)) error {
 
 // Step implements schema.Graph.
 func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
-	if s, ok := v.g.cache.steps.Get(entry); ok {
-		return s, nil
-	}
-	s := new(schema.Step)
-	err := v.g.db.View(func(txn *badger.Txn) error { return getJSON(txn, key(tagStep, entry), s) })
+	s, err := cached(v.g, v.g.cache.steps, entry, func() (*schema.Step, error) {
+		s := new(schema.Step)
+		return s, v.g.db.View(func(txn *badger.Txn) error { return getJSON(txn, key(tagStep, entry), s) })
+	})
 	if errors.Is(err, badger.ErrKeyNotFound) || entry >= v.size {
 		return nil, fmt.Errorf("entry %d states no step: %w", entry, ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading step %d: %w", entry, err)
 	}
-	v.g.cache.steps.Add(entry, s)
 	return s, nil
 }
 
@@ -174,38 +158,73 @@ func (v *View) Entry(index int64) (EntryInfo, error) {
 		return EntryInfo{}, fmt.Errorf("entry %d: the ledger has %d entries: %w", index, v.size, ErrNotFound)
 	}
 	var info EntryInfo
-	err := v.g.db.View(func(txn *badger.Txn) (err error) {
-		info, err = v.entry(txn, index)
-		return err
+	r, err := cached(v.g, v.g.cache.entries, index, func() (r *record, err error) {
+		err = v.g.db.View(func(txn *badger.Txn) error {
+			r, err = readRecord(txn, index)
+			return err
+		})
+		return r, err
 	})
+	if err == nil {
+		info = v.info(index, r)
+	}
 	return info, err
 }
 
 func (v *View) entry(txn *badger.Txn, index int64) (EntryInfo, error) {
-	var m meta
-	if err := getJSON(txn, key(tagEntry, index), &m); err != nil {
-		return EntryInfo{}, fmt.Errorf("reading entry %d of the lineage index: %w", index, err)
+	r, ok := v.g.cache.entries.Get(index)
+	if !ok {
+		var err error
+		if r, err = readRecord(txn, index); err != nil {
+			return EntryInfo{}, err
+		}
+	}
+	return v.info(index, r), nil
+}
+
+// record is what the index holds of an entry itself.
+type record struct {
+	meta
+	later []verified
+}
+
+// verified are signers that could only be checked once their key was known.
+type verified struct {
+	trust int64 // entry that made it known
+	ids   []string
+}
+
+func readRecord(txn *badger.Txn, index int64) (*record, error) {
+	r := new(record)
+	if err := getJSON(txn, key(tagEntry, index), &r.meta); err != nil {
+		return nil, fmt.Errorf("reading entry %d of the lineage index: %w", index, err)
 	}
 	err := scan(txn, key(tagVerified, index), func(k, raw []byte) error {
-		if entryAt(k, afterID) >= v.size {
-			return nil
-		}
-		var ids []string
-		if err := json.Unmarshal(raw, &ids); err != nil {
-			return err
-		}
-		m.Signers = append(m.Signers, ids...)
-		return nil
+		l := verified{trust: entryAt(k, afterID)}
+		r.later = append(r.later, l)
+		return json.Unmarshal(raw, &r.later[len(r.later)-1].ids)
 	})
 	if err != nil {
-		return EntryInfo{}, fmt.Errorf("reading signers of entry %d: %w", index, err)
+		return nil, fmt.Errorf("reading signers of entry %d: %w", index, err)
+	}
+	return r, nil
+}
+
+// info is the record as the view sees it: who signed, by the keys that are
+// known below its size, and how we know.
+func (v *View) info(index int64, r *record) EntryInfo {
+	m, signers := &r.meta, r.Signers
+	for _, l := range r.later {
+		if l.trust < v.size {
+			signers = append(signers[:len(signers):len(signers)], l.ids...)
+		}
 	}
 	header := schema.Header{RecordedAt: m.RecordedAt, Namespace: m.Namespace}
 	return EntryInfo{
 		Index: index, PredicateType: m.PredicateType, Namespace: m.Namespace, RecordedAt: m.RecordedAt, At: m.At,
-		Source: m.Source, Submitter: m.Submitter, Signers: m.Signers, Evidence: v.trust.Grade(header, m.PredicateType, m.Signers),
+		Source: m.Source, Submitter: m.Submitter, Signers: signers, Evidence: v.trust.Grade(header, m.PredicateType, signers),
 		Summary: m.Summary, Run: m.Run, State: m.State, Unreadable: m.Unreadable,
-	}, nil
+	}
 }
 
 // Filter selects entries. Empty fields select all.
@@ -315,8 +334,9 @@ func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error]
 		}
 		var found []int64
 		err := v.g.db.View(func(txn *badger.Txn) error {
-			return scanKeys(txn, key(tagType, predicateType), func(k []byte) {
-				if i := entryAt(k, len(k)-8); i >= from && i < v.size {
+			prefix := key(tagType, predicateType)
+			return scanKeys(txn, prefix, func(k []byte) {
+				if i := entryAt(k, len(prefix)); len(k) == len(prefix)+8 && i >= from && i < v.size {
 					found = append(found, i)
 				}
 			})
@@ -356,15 +376,18 @@ func (v *View) firstSince(t time.Time) (int64, error) {
 
 // Resource describes k; ErrNotFound if no entry below the size mentions it.
 func (v *View) Resource(k schema.Key) (schema.Resource, error) {
-	var r schema.Resource
-	err := v.g.db.View(func(txn *badger.Txn) error {
-		id, ok, err := idOf(txn, k)
-		if err != nil || !ok {
+	ms, err := cached(v.g, v.g.cache.resources, k, func() (ms mentions, err error) {
+		err = v.g.db.View(func(txn *badger.Txn) error {
+			id, ok, err := idOf(txn, k)
+			if err != nil || !ok {
+				return err
+			}
+			ms, err = readMentions(txn, id, k)
 			return err
-		}
-		r, err = describe(txn, id, k, v.size)
-		return err
+		})
+		return ms, err
 	})
+	r := ms.below(v.size)
 	if err == nil && r.Key == "" {
 		err = fmt.Errorf("%s: %w", k, ErrNotFound)
 	}
@@ -411,7 +434,7 @@ func (v *View) History(name string) ([]Pointed, error) {
 		prefix := key(tagName, name)
 		return scan(txn, prefix, func(at, raw []byte) error {
 			p := Pointed{Entry: entryAt(at, len(prefix))}
-			if p.Entry >= v.size {
+			if len(at) != len(prefix)+12 || p.Entry >= v.size {
 				return nil
 			}
 			if err := json.Unmarshal(raw, &p.NameFact); err != nil {
@@ -472,8 +495,9 @@ func (v *View) Names(prefix string) ([]string, error) {
 func (v *View) RunEntries(run string) ([]int64, error) {
 	var out []int64
 	err := v.g.db.View(func(txn *badger.Txn) error {
-		return scanKeys(txn, key(tagRun, run), func(k []byte) {
-			if e := entryAt(k, len(k)-8); e < v.size {
+		prefix := key(tagRun, run)
+		return scanKeys(txn, prefix, func(k []byte) {
+			if e := entryAt(k, len(prefix)); len(k) == len(prefix)+8 && e < v.size {
 				out = append(out, e)
 			}
 		})

@@ -164,7 +164,7 @@ func (v *View) resolveRun(id string) (Ref, error) {
 		return Ref{Entry: -1}, err
 	}
 	if len(entries) == 0 && len(id) >= minPrefix {
-		runs, err := v.withPrefix(tagRun, id, 9)
+		runs, err := v.runsWithPrefix(id)
 		if err != nil {
 			return Ref{Entry: -1}, err
 		}
@@ -238,36 +238,29 @@ func (v *View) resolveSnapshot(rest string) (Ref, error) {
 	return v.resolveName(schema.NameSnapshot + ":" + rest)
 }
 
-// resolveURI takes a recorded location: a name of its own, or the URI of a
-// resource.
+// resolveURI takes a recorded location: a name of its own, or the URI where
+// something was at the view's time.
 func (v *View) resolveURI(uri string) (Ref, error) {
 	if kind, rest, _ := strings.Cut(uri, ":"); kind == schema.NameGit || kind == schema.NameSnapshot {
 		if ref, err := v.resolveName(kind + ":" + rest); err == nil || !errors.Is(err, ErrNotFound) {
 			return ref, err
 		}
 	}
-	var keys []string
-	err := v.g.db.View(func(txn *badger.Txn) error {
-		return scanKeys(txn, key(tagURI, uri), func(k []byte) {
-			keys = append(keys, string(k[len(key(tagURI, uri)):len(k)-1]))
-		})
-	})
+	found, err := v.at(uri)
 	if err != nil {
 		return Ref{Entry: -1}, err
 	}
-	var visible []string
-	for _, k := range keys {
-		if _, err := v.Resource(schema.Key(k)); err == nil {
-			visible = append(visible, k)
-		}
-	}
-	switch len(visible) {
+	switch len(found) {
 	case 0:
 		return Ref{Entry: -1}, fmt.Errorf("%s: %w", uri, ErrNotFound)
 	case 1:
-		return Ref{Start: schema.Start{Key: schema.Key(visible[0])}, Entry: -1}, nil
+		return Ref{Start: schema.Start{Key: found[0]}, Entry: -1}, nil
 	}
-	return Ref{Entry: -1}, ambiguous(uri, visible)
+	candidates := make([]string, len(found))
+	for i, k := range found {
+		candidates[i] = string(k)
+	}
+	return Ref{Entry: -1}, ambiguous(uri, candidates)
 }
 
 // notHexError says that a reference cannot be an abbreviated digest.
@@ -319,6 +312,25 @@ func (v *View) withPrefix(tag byte, prefix string, tail int) ([]string, error) {
 		})
 	})
 	return out, err
+}
+
+// runsWithPrefix lists the run IDs below the size that begin with prefix.
+func (v *View) runsWithPrefix(prefix string) ([]string, error) {
+	all, err := v.withPrefix(tagRun, prefix, 9)
+	if err != nil {
+		return nil, err
+	}
+	var runs []string
+	for _, r := range all {
+		entries, err := v.RunEntries(r)
+		if err != nil {
+			return nil, err
+		}
+		if len(entries) > 0 {
+			runs = append(runs, r)
+		}
+	}
+	return runs, nil
 }
 
 // AmbiguousError lists what an abbreviated reference may mean.
