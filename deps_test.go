@@ -38,6 +38,8 @@ var arrows = map[string][]string{
 	"picture":                  {"schema", "lineage"},
 	"restore":                  {"schema", "lineage"},
 	"graphql":                  {"schema", "lineage", "verify"},
+	"server":                   {"schema", "verify", "content", "ledger", "lineage", "restore", "graphql"},
+	"client":                   {"schema", "lineage"},
 	"web":                      {},
 	"cmd/retrace":              {"*"},
 	"cmd/retrace/*":            {"*"},
@@ -53,6 +55,7 @@ var confined = map[string][]string{
 	"github.com/kopia/kopia":                 {"content"},
 	"github.com/opencontainers/go-digest":    {"schema", "ingest/oci"},
 	"github.com/sigstore/cosign":             {"verify/cosign", "cmd/retrace"},
+	"github.com/prometheus/client_golang":    {"server", "cmd/retrace"},
 	"github.com/spf13/cobra":                 {"cmd/retrace"},
 }
 
