@@ -312,9 +312,18 @@ func isPath(text string) bool {
 	return text == "." || text == ".."
 }
 
-// record signs statements as the observer and appends them with cursors, whole
-// or not at all.
+// record appends like append, and brings the lineage up to what was appended.
 func (b *book) record(ctx context.Context, source string, statements []schema.Statement, cursors ...schema.Cursor) (schema.Receipt, error) {
+	r, err := b.append(ctx, source, statements, cursors...)
+	if err != nil {
+		return r, err
+	}
+	return r, b.graph.Follow(ctx, b.log)
+}
+
+// append signs statements as the observer and appends them with cursors, whole
+// or not at all.
+func (b *book) append(ctx context.Context, source string, statements []schema.Statement, cursors ...schema.Cursor) (schema.Receipt, error) {
 	if b.observer == nil {
 		return schema.Receipt{}, fmt.Errorf("%s has no %s: %w", b.dir, observerKey, ledger.ErrReadOnly)
 	}
@@ -326,9 +335,5 @@ func (b *book) record(ctx context.Context, source string, statements []schema.St
 		}
 		batch.Envelopes = append(batch.Envelopes, env)
 	}
-	r, err := b.log.Append(ctx, batch)
-	if err != nil {
-		return r, err
-	}
-	return r, b.graph.Follow(ctx, b.log)
+	return b.log.Append(ctx, batch)
 }
