@@ -372,7 +372,7 @@ func guessKind(d Descriptor) string {
 		return "git"
 	case alg == RetraceTree1:
 		return "snapshot"
-	case strings.HasPrefix(d.URI, "pkg:docker/") || strings.HasPrefix(d.URI, "pkg:oci/") || strings.HasPrefix(d.URI, "oci://") || strings.HasPrefix(d.URI, "docker://") || isImageName(d.Name):
+	case strings.HasPrefix(d.URI, "pkg:docker/") || strings.HasPrefix(d.URI, "pkg:oci/") || strings.HasPrefix(d.URI, "oci://") || strings.HasPrefix(d.URI, "docker://") || strings.HasPrefix(d.URI, "docker-pullable://") || isImageName(d.Name):
 		return "oci"
 	case strings.HasPrefix(d.Name, runPrefix):
 		return "run"
