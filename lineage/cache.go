@@ -9,15 +9,10 @@ import (
 // cache keeps what was decoded: the walk of a warm graph touches no store.
 // What an entry changes is dropped when it is followed.
 type cache struct {
-	nodes     *lru.Cache[nodeKey, *schema.Node]
+	up, down  *lru.Cache[schema.Key, *schema.Node]
 	steps     *lru.Cache[int64, *schema.Step]
 	entries   *lru.Cache[int64, *record]
 	resources *lru.Cache[schema.Key, mentions]
-}
-
-type nodeKey struct {
-	key schema.Key
-	dir schema.Direction
 }
 
 // Sizes of the cache, in items. A node of a model's graph takes about 200
@@ -31,7 +26,7 @@ const (
 
 func newCache() *cache {
 	return &cache{
-		nodes: newLRU[nodeKey, *schema.Node](cachedNodes), steps: newLRU[int64, *schema.Step](cachedSteps),
+		up: newLRU[schema.Key, *schema.Node](cachedNodes), down: newLRU[schema.Key, *schema.Node](cachedNodes), steps: newLRU[int64, *schema.Step](cachedSteps),
 		entries: newLRU[int64, *record](cachedEntries), resources: newLRU[schema.Key, mentions](cachedResources),
 	}
 }
@@ -44,18 +39,23 @@ func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
 	return c
 }
 
+// nodes are those that a walk in direction d reads.
+func (c *cache) nodes(d schema.Direction) *lru.Cache[schema.Key, *schema.Node] {
+	if d == schema.Downstream {
+		return c.down
+	}
+	return c.up
+}
+
 func (c *cache) drop(k schema.Key) {
-	c.nodes.Remove(nodeKey{k, schema.Upstream})
-	c.nodes.Remove(nodeKey{k, schema.Downstream})
+	c.up.Remove(k)
+	c.down.Remove(k)
 	c.resources.Remove(k)
 }
 
-// cached returns what c holds for k, or what load reads, which is kept if the
-// index did not move on meanwhile: it may lack what it moved on to.
-func cached[K comparable, V any](g *Graph, c *lru.Cache[K, V], k K, load func() (V, error)) (V, error) {
-	if v, ok := c.Get(k); ok {
-		return v, nil
-	}
+// fill returns what load reads, and keeps it if the index did not move on
+// meanwhile: it may lack what the index moved on to.
+func fill[K comparable, V any](g *Graph, c *lru.Cache[K, V], k K, load func() (V, error)) (V, error) {
 	before := g.Size()
 	v, err := load()
 	if err != nil {

@@ -62,7 +62,11 @@ func (v *View) Time() time.Time { return v.time }
 
 // Node implements schema.Graph.
 func (v *View) Node(_ context.Context, k schema.Key, d schema.Direction) (*schema.Node, error) {
-	return cached(v.g, v.g.cache.nodes, nodeKey{k, d}, func() (*schema.Node, error) { return v.g.loadNode(k, d) })
+	nodes := v.g.cache.nodes(d)
+	if n, ok := nodes.Get(k); ok {
+		return n, nil
+	}
+	return fill(v.g, nodes, k, func() (*schema.Node, error) { return v.g.loadNode(k, d) })
 }
 
 func (g *Graph) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) {
@@ -113,7 +117,10 @@ func scanKeys(txn *badger.Txn, prefix []byte, fn func(k []byte)) error {
 
 // Step implements schema.Graph.
 func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
-	s, err := cached(v.g, v.g.cache.steps, entry, func() (*schema.Step, error) {
+	if s, ok := v.g.cache.steps.Get(entry); ok && entry < v.size {
+		return s, nil
+	}
+	s, err := fill(v.g, v.g.cache.steps, entry, func() (*schema.Step, error) {
 		s := new(schema.Step)
 		return s, v.g.db.View(func(txn *badger.Txn) error { return getJSON(txn, key(tagStep, entry), s) })
 	})
@@ -128,11 +135,11 @@ func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
 
 // Grade implements schema.Graph.
 func (v *View) Grade(_ context.Context, entry int64) (schema.Evidence, error) {
-	e, err := v.Entry(entry)
+	r, err := v.record(entry)
 	if err != nil {
 		return "", err
 	}
-	return e.Evidence, nil
+	return v.trust.Grade(schema.Header{RecordedAt: r.RecordedAt, Namespace: r.Namespace}, r.PredicateType, v.signers(r)), nil
 }
 
 // EntryInfo is what the graph knows of an entry without reading its body.
@@ -154,21 +161,28 @@ type EntryInfo struct {
 
 // Entry returns what is known of the entry at index.
 func (v *View) Entry(index int64) (EntryInfo, error) {
-	if index < 0 || index >= v.size {
-		return EntryInfo{}, fmt.Errorf("entry %d: the ledger has %d entries: %w", index, v.size, ErrNotFound)
+	r, err := v.record(index)
+	if err != nil {
+		return EntryInfo{}, err
 	}
-	var info EntryInfo
-	r, err := cached(v.g, v.g.cache.entries, index, func() (r *record, err error) {
+	return v.info(index, r), nil
+}
+
+// record is what the index holds of the entry at index.
+func (v *View) record(index int64) (*record, error) {
+	if index < 0 || index >= v.size {
+		return nil, fmt.Errorf("entry %d: the ledger has %d entries: %w", index, v.size, ErrNotFound)
+	}
+	if r, ok := v.g.cache.entries.Get(index); ok {
+		return r, nil
+	}
+	return fill(v.g, v.g.cache.entries, index, func() (r *record, err error) {
 		err = v.g.db.View(func(txn *badger.Txn) error {
 			r, err = readRecord(txn, index)
 			return err
 		})
 		return r, err
 	})
-	if err == nil {
-		info = v.info(index, r)
-	}
-	return info, err
 }
 
 func (v *View) entry(txn *badger.Txn, index int64) (EntryInfo, error) {
@@ -210,15 +224,20 @@ func readRecord(txn *badger.Txn, index int64) (*record, error) {
 	return r, nil
 }
 
-// info is the record as the view sees it: who signed, by the keys that are
-// known below its size, and how we know.
-func (v *View) info(index int64, r *record) EntryInfo {
-	m, signers := &r.meta, r.Signers
+// signers are those whose keys are known below the view's size.
+func (v *View) signers(r *record) []string {
+	ids := r.Signers
 	for _, l := range r.later {
 		if l.trust < v.size {
-			signers = append(signers[:len(signers):len(signers)], l.ids...)
+			ids = append(ids[:len(ids):len(ids)], l.ids...)
 		}
 	}
+	return ids
+}
+
+// info is the record as the view sees it.
+func (v *View) info(index int64, r *record) EntryInfo {
+	m, signers := &r.meta, v.signers(r)
 	header := schema.Header{RecordedAt: m.RecordedAt, Namespace: m.Namespace}
 	return EntryInfo{
 		Index: index, PredicateType: m.PredicateType, Namespace: m.Namespace, RecordedAt: m.RecordedAt, At: m.At,
@@ -376,22 +395,30 @@ func (v *View) firstSince(t time.Time) (int64, error) {
 
 // Resource describes k; ErrNotFound if no entry below the size mentions it.
 func (v *View) Resource(k schema.Key) (schema.Resource, error) {
-	ms, err := cached(v.g, v.g.cache.resources, k, func() (ms mentions, err error) {
-		err = v.g.db.View(func(txn *badger.Txn) error {
-			id, ok, err := idOf(txn, k)
-			if err != nil || !ok {
-				return err
-			}
-			ms, err = readMentions(txn, id, k)
-			return err
-		})
-		return ms, err
-	})
-	r := ms.below(v.size)
-	if err == nil && r.Key == "" {
-		err = fmt.Errorf("%s: %w", k, ErrNotFound)
+	ms, ok := v.g.cache.resources.Get(k)
+	if !ok {
+		var err error
+		if ms, err = fill(v.g, v.g.cache.resources, k, func() (mentions, error) { return v.g.mentions(k) }); err != nil {
+			return schema.Resource{}, err
+		}
 	}
-	return r, err
+	r := ms.below(v.size)
+	if r.Key == "" {
+		return r, fmt.Errorf("%s: %w", k, ErrNotFound)
+	}
+	return r, nil
+}
+
+func (g *Graph) mentions(k schema.Key) (ms mentions, err error) {
+	err = g.db.View(func(txn *badger.Txn) error {
+		id, ok, err := idOf(txn, k)
+		if err != nil || !ok {
+			return err
+		}
+		ms, err = readMentions(txn, id, k)
+		return err
+	})
+	return ms, err
 }
 
 // Pointed is a name that pointed at a resource, with the entry that says so.

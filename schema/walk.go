@@ -97,7 +97,7 @@ func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[
 	if opt.Direction == "" {
 		opt.Direction = Upstream
 	}
-	w := &walker{ctx: ctx, g: g, opt: opt, seen: map[Start]bool{}, emitted: map[edgeID]bool{}, grades: map[int64]Evidence{}}
+	w := &walker{ctx: ctx, g: g, opt: opt, places: map[Key]int{}, grades: map[int64]Evidence{}, lastEntry: -1}
 	return func(yield func(Edge, error) bool) {
 		w.push(start, 0)
 		for len(w.queue) > 0 {
@@ -117,9 +117,20 @@ func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[
 	}
 }
 
+// queued is a visit that is due.
 type queued struct {
 	Start
 	depth int
+	place int // in walker.visits
+}
+
+// visited is what was done at one resource. It is visited once for every
+// producer, and before that perhaps for the producers that uses named.
+type visited struct {
+	all     bool     // queued for every producer
+	runs    []string // queued for these producers
+	steps   []int64  // whose edges were yielded
+	related bool     // its relations were yielded
 }
 
 // edgeID tells edges apart: an edge met on two ways is yielded once.
@@ -131,23 +142,43 @@ type edgeID struct {
 }
 
 type walker struct {
-	ctx     context.Context
-	g       Graph
-	opt     WalkOptions
-	queue   []queued
-	seen    map[Start]bool
+	ctx    context.Context
+	g      Graph
+	opt    WalkOptions
+	queue  []queued
+	places map[Key]int
+	visits []visited
+	// emitted is kept downstream only, where the edges of one step are met at
+	// each of its uses. Upstream, visits tell what was yielded.
 	emitted map[edgeID]bool
 	grades  map[int64]Evidence
+	// lastEntry and lastGrade save looking up the grade of each edge of a step.
+	lastEntry int64
+	lastGrade Evidence
 }
 
 var errStop = errors.New("the caller stopped the walk")
 
 func (w *walker) push(s Start, depth int) {
-	if w.seen[s] || w.seen[Start{Key: s.Key}] || (w.opt.Depth > 0 && depth >= w.opt.Depth) {
+	if w.opt.Depth > 0 && depth >= w.opt.Depth {
 		return
 	}
-	w.seen[s] = true
-	w.queue = append(w.queue, queued{s, depth})
+	place, ok := w.places[s.Key]
+	if !ok {
+		place = len(w.visits)
+		w.places[s.Key] = place
+		w.visits = append(w.visits, visited{})
+	}
+	v := &w.visits[place]
+	switch {
+	case v.all, s.Run != "" && slices.Contains(v.runs, s.Run):
+		return
+	case s.Run == "":
+		v.all = true
+	default:
+		v.runs = append(v.runs, s.Run)
+	}
+	w.queue = append(w.queue, queued{s, depth, place})
 }
 
 // visible cuts an ascending list of entries at the size asked for.
@@ -184,21 +215,80 @@ func (w *walker) up(q queued, node *Node, yield func(Edge, error) bool) error {
 		if w.opt.Made != nil {
 			w.opt.Made(q.Key, entry)
 		}
+		if slices.Contains(w.visits[q.place].steps, entry) {
+			continue
+		}
+		v := &w.visits[q.place]
+		v.steps = append(v.steps, entry)
 		step, err := w.g.Step(w.ctx, entry)
 		if err != nil {
 			return err
 		}
-		for _, u := range step.Uses {
+		if err := w.uses(q, entry, step, ambiguous, yield); err != nil {
+			return err
+		}
+	}
+	if w.visits[q.place].related {
+		return nil
+	}
+	w.visits[q.place].related = true
+	return w.relations(q, node, yield)
+}
+
+// uses yields the edges from q to what a step that made it used.
+func (w *walker) uses(q queued, entry int64, step *Step, ambiguous bool, yield func(Edge, error) bool) error {
+	repeated := repeats(len(step.Uses), func(i int) [3]string {
+		u := &step.Uses[i]
+		return [3]string{string(u.Key), u.Role, u.Path}
+	})
+	for i := range step.Uses {
+		u := &step.Uses[i]
+		if !repeated(i) {
 			e := Edge{From: q.Key, To: u.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Ambiguous: ambiguous, Depth: q.depth}
 			if err := w.emit(e, false, yield); err != nil {
 				return err
 			}
-			if u.Key != q.Key {
-				w.push(Start{u.Key, u.Producer}, q.depth+1)
-			}
+		}
+		if u.Key != q.Key {
+			w.push(Start{u.Key, u.Producer}, q.depth+1)
 		}
 	}
-	for _, r := range node.Up {
+	return nil
+}
+
+// repeats returns a function that says whether element i of n equals an
+// earlier one.
+func repeats[T comparable](n int, at func(int) T) func(int) bool {
+	const few = 12 // below which comparing is faster than a map
+	if n <= few {
+		return func(i int) bool {
+			x := at(i)
+			for j := range i {
+				if at(j) == x {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	seen := make(map[T]bool, n)
+	return func(i int) bool {
+		x := at(i)
+		was := seen[x]
+		seen[x] = true
+		return was
+	}
+}
+
+// relations yields the edges from q to what it relates to without a step.
+func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) error {
+	type id struct {
+		to    Key
+		kind  string
+		entry int64
+	}
+	repeated := repeats(len(node.Up), func(i int) id { return id{node.Up[i].To, node.Up[i].Kind, node.Up[i].Entry} })
+	for i, r := range node.Up {
 		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
 			break
 		}
@@ -206,7 +296,7 @@ func (w *walker) up(q queued, node *Node, yield func(Edge, error) bool) error {
 		if err != nil {
 			return err
 		}
-		if !follow {
+		if !follow || repeated(i) {
 			continue
 		}
 		e := Edge{From: r.From, To: r.To, Step: -1, Relation: r.Kind, Entry: r.Entry, Depth: q.depth}
@@ -278,7 +368,7 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 			}
 			for _, o := range step.results() {
 				e := Edge{From: o.Key, To: q.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Depth: q.depth}
-				if err := w.emit(e, false, yield); err != nil {
+				if err := w.emitOnce(e, false, yield); err != nil {
 					return err
 				}
 				if o.Key != q.Key {
@@ -295,7 +385,7 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 			continue
 		}
 		e := Edge{From: r.From, To: r.To, Step: -1, Relation: r.Kind, Entry: r.Entry, Depth: q.depth}
-		if err := w.emit(e, r.Claimed, yield); err != nil {
+		if err := w.emitOnce(e, r.Claimed, yield); err != nil {
 			return err
 		}
 		w.push(Start{Key: r.From}, q.depth+1)
@@ -312,24 +402,28 @@ func (s *Step) results() []Output {
 	return s.Generates
 }
 
-// emit yields an edge that was not yielded before, with its evidence: that of
-// its entry, or claimed where it rests on a label.
-func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error {
+// emitOnce is emit for an edge that was not yielded before.
+func (w *walker) emitOnce(e Edge, claimed bool, yield func(Edge, error) bool) error {
 	id := edgeID{e.From, e.To, e.Step, e.Entry, e.Relation, e.Role, e.Path}
 	if w.emitted[id] {
 		return nil
 	}
+	if w.emitted == nil {
+		w.emitted = map[edgeID]bool{}
+	}
 	w.emitted[id] = true
+	return w.emit(e, claimed, yield)
+}
+
+// emit yields an edge with its evidence: that of its entry, or claimed where
+// it rests on a label.
+func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error {
 	w.touch(e.Entry)
 	e.Evidence = Claimed
 	if !claimed {
-		grade, ok := w.grades[e.Entry]
-		if !ok {
-			var err error
-			if grade, err = w.g.Grade(w.ctx, e.Entry); err != nil {
-				return err
-			}
-			w.grades[e.Entry] = grade
+		grade, err := w.grade(e.Entry)
+		if err != nil {
+			return err
 		}
 		e.Evidence = grade
 	}
@@ -337,6 +431,22 @@ func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error 
 		return errStop
 	}
 	return nil
+}
+
+func (w *walker) grade(entry int64) (Evidence, error) {
+	if entry == w.lastEntry {
+		return w.lastGrade, nil
+	}
+	grade, ok := w.grades[entry]
+	if !ok {
+		var err error
+		if grade, err = w.g.Grade(w.ctx, entry); err != nil {
+			return "", err
+		}
+		w.grades[entry] = grade
+	}
+	w.lastEntry, w.lastGrade = entry, grade
+	return grade, nil
 }
 
 // FactGraph is a Graph over facts in memory.
