@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"unicode"
@@ -79,16 +80,18 @@ func (l *Ledger) AppendChecked(ctx context.Context, c *Checked) (schema.Receipt,
 }
 
 // lookUp finds which envelopes of p the ledger holds already, so that the
-// committer need not.
+// committer need not. What a commit in progress holds is left to the
+// committer, which comes to p after it.
 func (l *Ledger) lookUp(ctx context.Context, p *pending) error {
 	p.asOf = l.Size()
 	p.known = make([]schema.Recorded, len(p.ids))
 	return l.reading(ctx, func(s engine.Snapshot) error {
 		for i, id := range p.ids {
-			var err error
-			if p.known[i], err = l.findDuplicate(s, id); err != nil {
+			known, err := l.findDuplicate(s, id)
+			if err != nil && !errors.Is(err, errUnsigned) {
 				return err
 			}
+			p.known[i] = known
 		}
 		return nil
 	})

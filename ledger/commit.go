@@ -210,7 +210,10 @@ func (c *commit) takeBack(known int, r *request) {
 
 // findDuplicate looks for the stored entry with the given identity. What it
 // finds is compared: a damaged index must not pass one entry off as another.
+// An entry that is committed but not signed yet gives errUnsigned.
 func (l *Ledger) findDuplicate(s engine.Snapshot, id identity) (schema.Recorded, error) {
+	const where = "index of duplicates"
+	v := l.view.Load()
 	var index int64
 	err := s.Get(id.key(), func(value []byte) error {
 		if len(value) != 8 {
@@ -219,25 +222,28 @@ func (l *Ledger) findDuplicate(s engine.Snapshot, id identity) (schema.Recorded,
 		index = int64(binary.BigEndian.Uint64(value))
 		return nil
 	})
-	if errors.Is(err, engine.ErrNotFound) {
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
 		return schema.Recorded{}, nil
-	}
-	if err != nil {
-		return schema.Recorded{}, &DamageError{Where: "index of duplicates", Problem: "cannot be read", Err: err}
-	}
-	v := l.view.Load()
-	if index < 0 || index >= v.checkpoint.Size {
-		return schema.Recorded{}, damage("index of duplicates", "names entry %d of a ledger of %d", index, v.checkpoint.Size)
+	case err != nil:
+		return schema.Recorded{}, &DamageError{Where: where, Problem: "cannot be read", Err: err}
+	case index >= v.checkpoint.Size:
+		return schema.Recorded{}, &DamageError{Where: where, Problem: fmt.Sprintf("names entry %d of a ledger of %d", index, v.checkpoint.Size), Err: errUnsigned}
+	case index < 0:
+		return schema.Recorded{}, damage(where, "names entry %d", index)
 	}
 	e, err := l.readEntry(s, v, index)
 	if err != nil {
 		return schema.Recorded{}, err
 	}
 	if e.State == schema.Present && identify(l.committer.secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerID)) != id {
-		return schema.Recorded{}, damage("index of duplicates", "names entry %d for another envelope", index)
+		return schema.Recorded{}, damage(where, "names entry %d for another envelope", index)
 	}
 	return schema.Recorded{Index: index, LeafHash: tlog.RecordHash(e.Commitment[:]), Duplicate: true}, nil
 }
+
+// errUnsigned says that an entry is at or beyond the signed size.
+var errUnsigned = errors.New("it is not signed")
 
 // seal makes everything that the commit will write. It changes the tree in
 // memory, so that a failure from here on stops the ledger.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
+	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
 )
 
@@ -28,4 +29,9 @@ func extends(t testing.TB, w *ledgertest.World, l *ledger.Ledger, older, newer [
 	if err := verify.VerifyConsistency(a, b, p); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// batchWithCursor is a batch that moves a cursor and nothing else.
+func batchWithCursor() schema.Batch {
+	return schema.Batch{Cursors: []schema.Cursor{{Source: "git+https://example.com/repository", To: "0123456789"}}}
 }
