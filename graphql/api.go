@@ -67,6 +67,9 @@ type Options struct {
 	Held lineage.Held
 	// Restores runs restorations; without it, they are refused.
 	Restores Restores
+	// Explain knows the errors of the log and of restorations: it returns nil for
+	// those that it does not know.
+	Explain func(error) *Error
 	// Observe is told how long each field of Query and Mutation took.
 	Observe func(field string, took time.Duration, failed bool)
 	Logger  *slog.Logger // of what callers are not told; slog.Default if nil

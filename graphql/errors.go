@@ -83,9 +83,18 @@ func Explain(err error) *Error {
 	return &Error{Code: CodeInternal, Message: "internal error; the server's log says more", Err: err}
 }
 
+func (a *API) explain(err error) *Error {
+	if a.opt.Explain != nil {
+		if e := a.opt.Explain(err); e != nil {
+			return e
+		}
+	}
+	return Explain(err)
+}
+
 // queryError is err as a caller may see it. What it hides is logged.
 func (a *API) queryError(ctx context.Context, err error) *gqlerrors.QueryError {
-	e := Explain(err)
+	e := a.explain(err)
 	if e.Code == CodeInternal {
 		a.opt.Logger.ErrorContext(ctx, "answering a query", "err", err)
 	}
