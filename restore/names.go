@@ -80,7 +80,11 @@ func imagePlace(k schema.Key) string {
 
 // resourceName is what the resource asked for is called below resource/.
 func resourceName(r schema.Resource) string {
-	for _, s := range []string{r.Name, strings.TrimSuffix(r.URI, ".git")} {
+	names := []string{r.Name, strings.TrimSuffix(r.URI, ".git")}
+	if alg := r.Key.Algorithm(); alg == schema.GitCommit || alg == schema.GitTree {
+		slices.Reverse(names) // a repository is known by its address
+	}
+	for _, s := range names {
 		if base := path.Base(s); s != "" && base != "/" && base != "." {
 			return slug(base)
 		}
