@@ -37,6 +37,7 @@ func places(p *restore.Plan) []string {
 }
 
 func TestPlanForecast(t *testing.T) {
+	t.Parallel()
 	log := lineagetest.New(t)
 	lineagetest.Forecast(t, log)
 	v := log.View(t)
@@ -107,6 +108,7 @@ func digest(t *testing.T, p *restore.Plan) string {
 
 // The digest stays while the ledger grows and sources come and go.
 func TestPlanDigest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	before := w.plan("forecast@1")
@@ -157,6 +159,7 @@ func planOf(t *testing.T, log *lineagetest.Log, ref string, opt *restore.PlanOpt
 }
 
 func TestPlanCycle(t *testing.T) {
+	t.Parallel()
 	log := lineagetest.New(t)
 	add(t, log, "a", []schema.Descriptor{use("y", "yyy", "b")}, lineagetest.File("x", "xxx"))
 	add(t, log, "b", []schema.Descriptor{use("x", "xxx", "a")}, lineagetest.File("y", "yyy"))
@@ -178,6 +181,7 @@ func TestPlanCycle(t *testing.T) {
 
 // A step that passes its input on under another name did not make the input.
 func TestPlanPassedOn(t *testing.T) {
+	t.Parallel()
 	log := lineagetest.New(t)
 	add(t, log, "copy", []schema.Descriptor{use("x", "same", "")}, lineagetest.File("y", "same"))
 	plan, err := planOf(t, log, "run:copy", nil)
@@ -190,6 +194,7 @@ func TestPlanPassedOn(t *testing.T) {
 }
 
 func TestPlanAmbiguous(t *testing.T) {
+	t.Parallel()
 	log := lineagetest.New(t)
 	add(t, log, "first", nil, lineagetest.File("f", "fff"))
 	second := add(t, log, "second", nil, lineagetest.File("f", "fff"))
@@ -209,6 +214,7 @@ func TestPlanAmbiguous(t *testing.T) {
 }
 
 func TestPlanShared(t *testing.T) {
+	t.Parallel()
 	log := lineagetest.New(t)
 	add(t, log, "base", nil, lineagetest.File("f", "fff"))
 	add(t, log, "left", []schema.Descriptor{use("f", "fff", "base")}, lineagetest.File("l", "lll"))
@@ -230,6 +236,7 @@ func TestPlanShared(t *testing.T) {
 
 // An untrusted step is planned, shown, and not run.
 func TestPlanUntrusted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.statement(fabricated{id: "r1", argv: []string{"true"}, outputs: map[string]string{"m": "m"}, unsigned: true})
 	plan := w.plan("run:r1")
@@ -240,6 +247,7 @@ func TestPlanUntrusted(t *testing.T) {
 }
 
 func TestPlanNothing(t *testing.T) {
+	t.Parallel()
 	log := lineagetest.New(t)
 	_, err := restore.NewPlan(t.Context(), log.View(t), lineage.Ref{Text: "entry:0"}, restore.Sources{}, nil)
 	if err == nil || !strings.Contains(err.Error(), "entry:0 names no resource") {
@@ -248,6 +256,7 @@ func TestPlanNothing(t *testing.T) {
 }
 
 func TestParsePlanHostile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	good := string(encode(t, w.plan("forecast")))
@@ -346,6 +355,7 @@ func FuzzParseLock(f *testing.F) {
 
 // An image is laid out once, as an OCI layout, from its registry.
 func TestRestoreImage(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(registry.New())
 	defer server.Close()
 	repository := strings.TrimPrefix(server.URL, "http://") + "/train"
@@ -411,6 +421,7 @@ func mustResolve(t *testing.T, w *world, text string) lineage.Ref {
 // The whole way over a real ledger: recorded, restored, reproduced, and the
 // verdicts appended.
 func TestThroughLedger(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	l := ledgertest.New(t)

@@ -47,6 +47,7 @@ func wantVerdict(t *testing.T, r *restore.Result, verdict string, reason ...stri
 }
 
 func TestReproduceChain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan := w.plan("forecast@1")
@@ -83,6 +84,7 @@ func TestReproduceChain(t *testing.T) {
 // The recorded outputs are not given to the steps: a command that does nothing,
 // or that passes on what it finds, cannot pass.
 func TestReproduceNoOp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	// The script makes the model when it is recorded, and nothing when it is
 	// run again: it looks for a file that is not recorded as an input.
@@ -100,6 +102,7 @@ func TestReproduceNoOp(t *testing.T) {
 }
 
 func TestReproduceDiverges(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain("#!/bin/sh\ndate +%N > model.bin\n")
 	r := w.again(w.plan("forecast@1"), nil)
@@ -114,6 +117,7 @@ func TestReproduceDiverges(t *testing.T) {
 
 // It stops where the path is left first.
 func TestReproduceStopsAtFirst(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.commit(map[string]string{"a.sh": "#!/bin/sh\ndate +%N > a.txt\n", "b.sh": "#!/bin/sh\ndate +%N > b.txt; cat a.txt >> b.txt\n"})
 	w.record(run.Options{Argv: []string{"./a.sh"}, Outputs: []string{"a.txt"}})
@@ -126,6 +130,7 @@ func TestReproduceStopsAtFirst(t *testing.T) {
 }
 
 func TestReproduceExitStatus(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	marker := filepath.Join(t.TempDir(), "recording")
 	write(t, marker, "")
@@ -138,6 +143,7 @@ func TestReproduceExitStatus(t *testing.T) {
 
 // A step that failed and left something behind is compared like any other.
 func TestReproduceFailedStep(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain("#!/bin/sh\necho model > model.bin\nkill -TERM $$\n")
 	r := w.again(w.plan(w.lastRun()), nil)
@@ -223,6 +229,7 @@ func TestReproduceRefuses(t *testing.T) {
 }
 
 func TestReproduceConfirmError(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -236,6 +243,7 @@ func TestReproduceConfirmError(t *testing.T) {
 
 // What lies in a restored place and was changed since is not run.
 func TestReproduceTampered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -247,6 +255,7 @@ func TestReproduceTampered(t *testing.T) {
 // Outputs that were recorded lie around as uncommitted files when later steps
 // are recorded. They are made anew all the same.
 func TestReproduceWithholdsChanges(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.commit(map[string]string{
 		"one.sh": "#!/bin/sh\necho one > one.txt\n",
@@ -278,6 +287,7 @@ func TestReproduceWithholdsChanges(t *testing.T) {
 
 // A step that is said to have made what it was given proves nothing.
 func TestReproduceInputIsOutput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.statement(fabricated{
 		id: "r1", argv: []string{"true"}, inputs: map[string]string{"model.bin": "given"}, outputs: map[string]string{"model.bin": "given"},
@@ -287,6 +297,7 @@ func TestReproduceInputIsOutput(t *testing.T) {
 
 // A link in place of an output is not read through.
 func TestReproduceLinkOutside(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	kept := filepath.Join(t.TempDir(), "model.bin")
 	write(t, kept, "model\n")
@@ -295,6 +306,7 @@ func TestReproduceLinkOutside(t *testing.T) {
 }
 
 func TestReproduceWithoutNetwork(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -318,6 +330,7 @@ func TestReproduceWithoutNetwork(t *testing.T) {
 }
 
 func TestReproduceCancelled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.statement(fabricated{id: "r1", argv: []string{"sleep", "600"}, outputs: map[string]string{"model.bin": "model\n"}})
 	plan, dir := w.plan("run:r1"), t.TempDir()
@@ -332,6 +345,7 @@ func TestReproduceCancelled(t *testing.T) {
 }
 
 func TestReproduceSixteen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.commit(map[string]string{"step.sh": "#!/bin/sh\n{ cat \"$1\" 2>/dev/null; echo $2; } > $2\n"})
 	in := ""

@@ -84,6 +84,7 @@ func (w *world) statement(f fabricated) int64 {
 }
 
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan := w.plan("forecast")
@@ -133,6 +134,7 @@ func TestRestore(t *testing.T) {
 
 // Uncommitted changes go over the commit: modified, untracked and deleted.
 func TestRestoreDirty(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.commit(map[string]string{"a/keep.txt": "old", "gone/x.txt": "x", "make.sh": "#!/bin/sh\ncat a/keep.txt new/n.txt > out.txt; ls gone >> out.txt 2>&1\nexit 0\n"})
 	w.write(map[string]string{"a/keep.txt": "changed", "new/n.txt": "new"})
@@ -156,6 +158,7 @@ func TestRestoreDirty(t *testing.T) {
 
 // A folder as input and as output, in a working directory below the root.
 func TestRestoreFolders(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.commit(map[string]string{"sub/make.sh": "#!/bin/sh\nmkdir -p out/deep\ncp ../data/a.csv out/deep/b.csv\nln -s deep/b.csv out/link\n", "sub/use.sh": "#!/bin/sh\ncat out/link > used.txt\n"})
 	w.write(map[string]string{"data/a.csv": "1\n", "data/empty.csv": ""})
@@ -172,6 +175,7 @@ func TestRestoreFolders(t *testing.T) {
 }
 
 func TestRestoreMissingInput(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.statement(fabricated{
 		id: "r1", argv: []string{"true"}, inputs: map[string]string{"data/lost.csv": "these bytes were never kept"}, unkept: true,
@@ -193,6 +197,7 @@ func TestRestoreMissingInput(t *testing.T) {
 
 // A failed item does not stop the others.
 func TestRestoreGoesOn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -241,6 +246,7 @@ func (l lying) Fetch(ctx context.Context, key schema.Key, path string) error {
 }
 
 func TestRestoreTampered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -280,6 +286,7 @@ func (s *stopping) Fetch(ctx context.Context, key schema.Key, path string) error
 }
 
 func TestRestoreResumes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan := w.plan("forecast")
@@ -314,6 +321,7 @@ func TestRestoreResumes(t *testing.T) {
 
 // What was fetched before the interruption is not fetched again.
 func TestRestoreResumeFetchesTheRest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -332,6 +340,7 @@ type failingAll struct{ restore.Content }
 func (failingAll) Fetch(context.Context, schema.Key, string) error { return errors.New("not again") }
 
 func TestRestoreRefusesNonEmpty(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -356,6 +365,7 @@ func TestRestoreRefusesNonEmpty(t *testing.T) {
 
 // Work done in a restored place is never replaced unless told.
 func TestRestoreKeepsWork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	plan, dir := w.plan("forecast"), t.TempDir()
@@ -377,6 +387,7 @@ func TestRestoreKeepsWork(t *testing.T) {
 // No recorded path leads into .git. (Package schema refuses those that lead out
 // of the working root; TestParsePlanHostile is about plans that have them.)
 func TestRestoreHostilePaths(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{".git/hooks/post-checkout", "data/.GIT/config", "git~1/config"} {
 		t.Run(path, func(t *testing.T) {
 			w := newWorld(t)
@@ -406,6 +417,7 @@ func TestRestoreHostilePaths(t *testing.T) {
 
 // An absolute path is laid out beside the step, never where it says.
 func TestRestoreOutside(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	target := filepath.Join(t.TempDir(), "shared.csv")
 	w.statement(fabricated{id: "r1", argv: []string{"true"}, inputs: map[string]string{filepath.ToSlash(target): "shared"}, outputs: map[string]string{"m": "m"}})
@@ -424,6 +436,7 @@ func TestRestoreOutside(t *testing.T) {
 
 // A link in a commit does not decide where an input goes.
 func TestRestoreLinkedParent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	elsewhere := t.TempDir()
 	if err := os.Symlink(elsewhere, filepath.Join(w.dir, "data")); err != nil {
@@ -452,6 +465,7 @@ func TestRestoreLinkedParent(t *testing.T) {
 }
 
 func TestRestoreAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.commit(map[string]string{"a.txt": "a"})
 	w.write(map[string]string{"data/x.csv": "1\n"})

@@ -48,6 +48,7 @@ type world struct {
 	dir      string                // the worktree
 	made     map[schema.Key]string // by which run
 	versions int
+	graph    *lineage.Graph
 }
 
 func newWorld(t *testing.T) *world {
@@ -171,7 +172,21 @@ func (w *world) sources() restore.Sources {
 	}
 }
 
-func (w *world) view() *lineage.View { return w.log.View(w.t) }
+// view is the graph as of now.
+func (w *world) view() *lineage.View {
+	w.t.Helper()
+	if w.graph == nil {
+		w.graph = w.log.Graph(w.t)
+	}
+	if err := w.graph.Follow(w.t.Context(), w.log); err != nil {
+		w.t.Fatal(err)
+	}
+	v, err := w.graph.View(lineage.At{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v
+}
 
 func (w *world) plan(ref string) *restore.Plan {
 	w.t.Helper()
