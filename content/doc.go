@@ -12,6 +12,8 @@
 //	DIR/blobs/    the kopia repository: split, deduplicated, compressed, encrypted
 //	DIR/password  its random password, readable by the owner only
 //	DIR/keys/HH   which object holds which key: checked lines, appended
+//	DIR/sums      a checksum of each file of the repository
+//	DIR/synced    when files were last made durable
 //	DIR/lock      held for a moment while a key is added
 //
 // A key is added after the bytes that it stands for are durable, so a crash

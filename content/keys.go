@@ -40,14 +40,10 @@ type shard struct {
 	damagedEnd bool
 }
 
-// damagedEnd says whether tail is a record with another byte than a newline
-// behind it.
-func damagedEnd(tail []byte) bool {
-	if len(tail) == 0 {
-		return false
-	}
-	_, _, ok := parseRecord(tail[:len(tail)-1])
-	return ok
+// damagedEnd says whether tail is a line that parses, with another byte than a
+// newline behind it.
+func damagedEnd(tail []byte, parses func([]byte) bool) bool {
+	return len(tail) > 0 && parses(tail[:len(tail)-1])
 }
 
 // record says where the bytes of a key are.
@@ -128,7 +124,7 @@ func (x *keyIndex) load(name string) (*shard, error) {
 func (s *shard) take(raw []byte) {
 	for {
 		line, rest, ok := bytes.Cut(raw, []byte{'\n'})
-		s.damagedEnd = !ok && damagedEnd(raw)
+		s.damagedEnd = !ok && damagedEnd(raw, parsesAsRecord)
 		if !ok {
 			return
 		}
@@ -154,22 +150,22 @@ func (x *keyIndex) add(records map[schema.Key]record) error {
 		return fmt.Errorf("adding to the content store's keys: %w", err)
 	}
 	for name, b := range lines {
-		if err := appendDurably(filepath.Join(x.dir, name), b); err != nil {
+		if err := appendDurably(filepath.Join(x.dir, name), b, parsesAsRecord); err != nil {
 			return fmt.Errorf("adding to the content store's keys: %w", err)
 		}
 	}
 	return syncDir(x.dir)
 }
 
-// appendDurably appends b to a file. A torn last line, which was never
+// appendDurably appends lines to a file. A torn last line, which was never
 // acknowledged, is cut off first; a damaged one is kept, to be found.
-func appendDurably(name string, b []byte) error {
+func appendDurably(name string, b []byte, parses func([]byte) bool) error {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	end, tail, err := lastLine(f)
-	if damagedEnd(tail) {
+	if damagedEnd(tail, parses) {
 		end, b = end+int64(len(tail)), append([]byte{'\n'}, b...)
 	}
 	if err == nil {
@@ -184,7 +180,7 @@ func appendDurably(name string, b []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// maxRecord is longer than any record, in bytes.
+// maxRecord is longer than any line, in bytes.
 const maxRecord = 4096
 
 // lastLine is the offset behind the last newline of f and what follows it.
@@ -236,17 +232,29 @@ func appendRecord(dst []byte, k schema.Key, r record) []byte {
 	return fmt.Appendf(dst, "%s%08x\n", line, crc(line))
 }
 
-func crc(s string) uint32 { return crc32.Checksum([]byte(s), crc32.MakeTable(crc32.Castagnoli)) }
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+func crc(s string) uint32 { return crc32.Checksum([]byte(s), castagnoli()) }
+
+// checkedLine returns what stands before the checksum that ends a line, with
+// the space between, if the checksum is right.
+func checkedLine(s string) (string, bool) {
+	i := strings.LastIndexByte(s, ' ') + 1
+	return s[:i], s[i:] == fmt.Sprintf("%08x", crc(s[:i]))
+}
+
+func parsesAsRecord(line []byte) bool {
+	_, _, ok := parseRecord(line)
+	return ok
+}
 
 // parseRecord is the inverse of appendRecord, without the newline.
 func parseRecord(line []byte) (schema.Key, record, bool) {
-	s := string(line)
-	i := strings.LastIndexByte(s, ' ') + 1
-	sum, err := strconv.ParseUint(s[i:], 16, 32)
-	if err != nil || len(s[i:]) != 8 || uint32(sum) != crc(s[:i]) {
+	body, ok := checkedLine(string(line))
+	if !ok {
 		return "", record{}, false
 	}
-	fields := strings.Split(s[:i], " ")
+	fields := strings.Split(body, " ")
 	if len(fields) != 5 || len(fields[1]) != 1 || !strings.Contains("fda", fields[1]) {
 		return "", record{}, false
 	}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -153,11 +154,11 @@ func (s *session) write(ctx context.Context, fill func(io.Writer) error) (string
 
 // commit makes all objects of the session durable. The caller holds the
 // store's lock.
-func (s *session) commit(ctx context.Context, marker string) error {
+func (s *session) commit(ctx context.Context, marker string, list sums) error {
 	if err := s.w.Flush(ctx); err != nil {
 		return err
 	}
-	return syncBlobs(s.r.dir, marker, s.started)
+	return syncBlobs(ctx, s.r.dir, marker, list, s.started)
 }
 
 func (s *session) close(ctx context.Context) error { return s.w.Close(context.WithoutCancel(ctx)) }
@@ -184,10 +185,10 @@ func (r *repository) open(ctx context.Context, handle string) (io.ReadCloser, er
 // syncBlobs makes durable every file that was written since the session
 // started or since blobs were last made durable, whichever is earlier: kopia
 // renames its files into place without flushing them. The marker's time is
-// when that last happened. Objects that the session found already there and
+// when that last happened. Their checksums are added to list. Objects that the session found already there and
 // another process wrote are covered, because that process held the lock when
 // it did this.
-func syncBlobs(dir, marker string, started time.Time) error {
+func syncBlobs(ctx context.Context, dir, marker string, list sums, started time.Time) error {
 	now := time.Now()
 	since := started
 	if info, err := os.Stat(marker); err != nil {
@@ -196,6 +197,7 @@ func syncBlobs(dir, marker string, started time.Time) error {
 		since = info.ModTime()
 	}
 	since = since.Add(-5 * time.Second) // the clock of a file system may lag
+	var written []string
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // a temporary file of another writer
@@ -210,11 +212,20 @@ func syncBlobs(dir, marker string, started time.Time) error {
 		if err != nil {
 			return err
 		}
-		if err := syncFile(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := syncFile(name); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		return nil
+		rel, err := filepath.Rel(dir, name)
+		if err == nil && d.Type().IsRegular() && stays(filepath.ToSlash(rel)) {
+			written = append(written, filepath.ToSlash(rel))
+		}
+		return err
 	})
+	if err == nil {
+		err = list.add(ctx, dir, written)
+	}
 	if err != nil {
 		return fmt.Errorf("making %s durable: %w", dir, err)
 	}
@@ -222,6 +233,12 @@ func syncBlobs(dir, marker string, started time.Time) error {
 		return err
 	}
 	return os.Chtimes(marker, now, now)
+}
+
+// stays says whether a file of the repository is there for good: it is neither
+// being written nor the marker of a session, which kopia takes away.
+func stays(name string) bool {
+	return !strings.Contains(name, ".tmp.") && !strings.HasPrefix(name, "s")
 }
 
 func syncFile(name string) error {

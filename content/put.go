@@ -92,7 +92,7 @@ func (s *Store) keep(ctx context.Context, t *tree, key schema.Key, files []schem
 		return err
 	}
 	defer unlock()
-	if err := w.commit(ctx, s.marker()); err != nil {
+	if err := w.commit(ctx, s.marker(), s.sums()); err != nil {
 		return err
 	}
 	return s.keys.add(added)

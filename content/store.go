@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,7 +94,13 @@ func (s *Store) Excluded(dir string) []string {
 		}
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	var outermost []string
+	for _, rel := range out {
+		if n := len(outermost); n == 0 || rel != outermost[n-1] && !strings.HasPrefix(rel, outermost[n-1]+"/") {
+			outermost = append(outermost, rel)
+		}
+	}
+	return outermost
 }
 
 // Info is what the store knows of a key without reading its bytes.
@@ -177,6 +184,7 @@ func (s *Store) lock() (unlock func(), err error) {
 func (s *Store) blobs() string    { return filepath.Join(s.dir, "blobs") }
 func (s *Store) password() string { return filepath.Join(s.dir, "password") }
 func (s *Store) marker() string   { return filepath.Join(s.dir, "synced") }
+func (s *Store) sums() sums       { return sums{filepath.Join(s.dir, "sums")} }
 
 // repository opens kopia, once. With create, an empty one is made where there
 // is none.
@@ -220,7 +228,7 @@ func (s *Store) create(ctx context.Context) error {
 	if err := createRepository(ctx, fresh, s.password()); err != nil {
 		return err
 	}
-	if err := syncBlobs(fresh, s.marker(), time.Time{}); err != nil {
+	if err := syncBlobs(ctx, fresh, s.marker(), s.sums(), time.Time{}); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, s.blobs()); err != nil {

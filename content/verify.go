@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -49,6 +50,9 @@ func (s *Store) Verify(ctx context.Context, report func(Finding)) (Verified, err
 		v.find("", fmt.Sprintf("%d lines of the key index are damaged; the keys that they held are unknown", bad))
 	}
 	v.result.Keys = len(v.records)
+	if err := v.files(s.sums(), s.blobs()); err != nil {
+		return v.result, err
+	}
 	if len(v.records) == 0 {
 		return v.result, nil
 	}
@@ -82,6 +86,34 @@ func (v *verification) find(k schema.Key, reason string) {
 	defer v.mu.Unlock()
 	v.result.Findings++
 	v.report(Finding{Key: k, Reason: reason})
+}
+
+// files compares the files of the repository with their checksums.
+func (v *verification) files(list sums, dir string) error {
+	listed, bad, err := list.read()
+	if err != nil {
+		return err
+	}
+	if bad > 0 {
+		v.find("", fmt.Sprintf("%d lines of the list of checksums are damaged", bad))
+	}
+	g, ctx := errgroup.WithContext(v.ctx)
+	g.SetLimit(transfers)
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
+		g.Go(func() error {
+			got, err := sumOf(ctx, filepath.Join(dir, filepath.FromSlash(name)))
+			switch want := listed[name]; {
+			case errors.Is(err, os.ErrNotExist):
+				v.find("", fmt.Sprintf("the file blobs/%s is missing", name))
+			case err != nil:
+				return fmt.Errorf("checking blobs/%s: %w", name, err)
+			case got != want:
+				v.find("", fmt.Sprintf("the file blobs/%s is damaged: it has %d bytes and the checksum %08x; %d and %08x were written", name, got.size, got.crc, want.size, want.crc))
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 func (v *verification) all() error {
