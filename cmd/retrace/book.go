@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/ingest/run"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
@@ -94,8 +95,9 @@ type book struct {
 	dir      string // "" for one that is only behind a server
 	log      bookLog
 	graph    *lineage.Graph
-	observer *keys.Private // nil where the private key is not here
-	store    contentStore  // nil where content is not at hand
+	observer *keys.Private  // nil where the private key is not here
+	store    contentStore   // nil where content is not at hand
+	client   *client.Client // of the server that holds the ledger; nil if it is open here
 	close    []func() error
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/run"
-	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -203,9 +202,8 @@ func (b *book) recordRun(ctx context.Context, cmd *cobra.Command, r run.Result, 
 			cursors = append(cursors, cursor)
 		}
 		receipt, err := b.record(ctx, "run", statements, cursors...)
-		var conflict *ledger.CursorError
-		if errors.As(err, &conflict) && try < maxNamingTries {
-			if err := b.graph.Follow(ctx, b.log); err != nil {
+		if isConflict(err) && try < maxNamingTries {
+			if err := b.refresh(ctx); err != nil {
 				return err
 			}
 			continue

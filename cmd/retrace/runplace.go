@@ -9,13 +9,20 @@ import (
 
 // runPlace is where a run keeps content, without the ledger being held.
 type runPlace struct {
-	store   *content.Store
+	store   contentStore
 	exclude []string
 	close   func() error
 }
 
-// runPlace opens the content store beside the ledger.
+// runPlace opens the content store beside the ledger, or behind the server.
 func (a *app) runPlace(ctx context.Context) (*runPlace, error) {
+	if a.server != "" {
+		c, err := a.client()
+		if err != nil {
+			return nil, err
+		}
+		return &runPlace{store: remoteContent{c.Content()}, close: func() error { return nil }}, nil
+	}
 	dir, err := a.findDir()
 	if err != nil {
 		return nil, err
