@@ -32,7 +32,7 @@ type Result struct {
 }
 
 // rounds is how many times both sides take turns over the sampled models.
-const rounds = 7
+const rounds = 25
 
 // samples is how many models are asked for in a round.
 const samples = 400
