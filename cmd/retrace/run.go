@@ -203,9 +203,6 @@ func (b *book) recordRun(ctx context.Context, cmd *cobra.Command, r run.Result, 
 		}
 		receipt, err := b.record(ctx, "run", statements, cursors...)
 		if isConflict(err) && try < maxNamingTries {
-			if err := b.refresh(ctx); err != nil {
-				return err
-			}
 			continue
 		}
 		if err != nil {
@@ -250,6 +247,11 @@ func (b *book) nameModel(ctx context.Context, n *run.Naming, move bool) (string,
 		}
 	}
 	cursor.To = strconv.Itoa(count + 1)
+	// After the cursor, not before: a version that another run takes now moves
+	// the cursor, and this batch is refused instead of naming it again.
+	if err := b.refresh(ctx); err != nil {
+		return fail(err)
+	}
 	v, err := b.view(0, "")
 	if err != nil {
 		return fail(err)
