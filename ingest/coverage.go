@@ -59,13 +59,16 @@ func (b *batcher) coverage(c covered) ([]schema.Statement, covered, error) {
 	}
 	chain := &coverageChain{source: b.r.name, covered: c}
 	if blind != "" {
+		// Nothing was recorded until the last read that came to its end, else
+		// that one had stated so.
 		if since.After(c.To) {
-			chain.state(since, "")
+			chain.state(since, "", 0)
 		}
-		chain.state(started, blind)
+		chain.state(started, blind, 0)
 	}
 	chain.covered.Listing, chain.covered.Count = b.listed()
-	chain.state(now, "")
+	chain.covered.Recorded = 0
+	chain.state(now, "", c.Recorded)
 	return chain.statements, chain.covered, chain.err
 }
 
@@ -102,7 +105,7 @@ type coverageChain struct {
 }
 
 // state adds a statement for the time from the last one until to.
-func (c *coverageChain) state(to time.Time, blind string) {
+func (c *coverageChain) state(to time.Time, blind string, recorded int) {
 	if c.err != nil {
 		return
 	}
@@ -113,13 +116,8 @@ func (c *coverageChain) state(to time.Time, blind string) {
 	}
 	p := schema.Coverage{
 		Source: c.source, From: c.covered.To, To: to,
-		Count: c.covered.Count, Recorded: c.covered.Recorded,
+		Count: c.covered.Count, Recorded: recorded,
 		Blind: blind, Previous: c.covered.Previous,
-	}
-	if blind != "" {
-		p.Recorded = 0
-	} else {
-		c.covered.Recorded = 0
 	}
 	listing := schema.Descriptor{Name: "listing", URI: c.source, Digest: schema.DigestSet{c.covered.Listing.Algorithm(): c.covered.Listing.Hex()}}
 	s, err := schema.NewStatement(schema.CoverageV1, p, listing)
