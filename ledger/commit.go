@@ -394,6 +394,8 @@ func (c *commit) store() error {
 	if err := c.step("commit"); err != nil {
 		return err
 	}
+	c.ledger.unsigned.Lock()
+	defer c.ledger.unsigned.Unlock()
 	if err := c.ledger.engine.Commit(c.puts); err != nil {
 		return err
 	}

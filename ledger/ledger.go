@@ -47,6 +47,11 @@ type Ledger struct {
 	once   sync.Once // of Close
 	err    error     // of Close
 
+	// unsigned is held by the committer from its transaction to the moment when
+	// the checkpoint over it is durable and readers see it, so that nobody
+	// reads a cursor that stands for entries which were not signed yet.
+	unsigned sync.RWMutex
+
 	// The rest belongs to the committer. It is nil in a ledger that is open
 	// read-only.
 	committer *committer

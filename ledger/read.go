@@ -65,12 +65,15 @@ func (l *Ledger) reading(ctx context.Context, fn func(engine.Snapshot) error) er
 }
 
 // Cursor is how far source has been read in namespace: the To of the newest
-// batch that moved it, or "" if it was never read. An empty namespace is
+// batch that moved it, or "" if it was never read. Whoever reads a cursor and
+// then the size sees the entries that it stands for. An empty namespace is
 // schema.DefaultNamespace.
 func (l *Ledger) Cursor(ctx context.Context, namespace, source string) (string, error) {
 	if namespace == "" {
 		namespace = schema.DefaultNamespace
 	}
+	l.unsigned.RLock()
+	defer l.unsigned.RUnlock()
 	var at string
 	err := l.reading(ctx, func(s engine.Snapshot) (err error) {
 		at, err = readCursor(s, cursorKey(namespace, source))
