@@ -103,12 +103,8 @@ func (g *Graph) applyRun(ctx context.Context, log Log, entries []schema.Entry) e
 	if err != nil {
 		return err
 	}
-	w := &indexer{
-		g: g, txn: g.db.NewTransaction(true), before: g.db.NewTransaction(false), state: g.state,
-		fresh: map[schema.Key]nodeID{}, merged: map[schema.Key]schema.Resource{}, located: map[string][]schema.Key{},
-	}
-	defer func() { w.txn.Discard() }()
-	defer w.before.Discard()
+	w := g.newIndexer()
+	defer w.discard()
 	for i := range docs {
 		if err := w.entry(ctx, log, &docs[i]); err != nil {
 			return fmt.Errorf("indexing entry %d: %w", docs[i].Index, err)
@@ -204,6 +200,19 @@ type indexer struct {
 	touched   []schema.Key
 	rechecked []int64
 	trust     []trustEntry
+}
+
+func (g *Graph) newIndexer() *indexer {
+	return &indexer{
+		g: g, txn: g.db.NewTransaction(true), before: g.db.NewTransaction(false), state: g.state,
+		fresh: map[schema.Key]nodeID{}, merged: map[schema.Key]schema.Resource{}, located: map[string][]schema.Key{},
+	}
+}
+
+// discard gives up what was not committed.
+func (w *indexer) discard() {
+	w.txn.Discard()
+	w.before.Discard()
 }
 
 // put writes one key. An entry with many files may not fit one transaction of

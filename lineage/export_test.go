@@ -1,0 +1,31 @@
+package lineage
+
+import (
+	"context"
+	"errors"
+)
+
+var errTorn = errors.New("torn")
+
+// Tear follows the entry at index, and fails before the transaction that would
+// make it seen: what is left is what a process leaves that is killed there. It
+// returns nil if one transaction held it all, so that nothing is left.
+func (g *Graph) Tear(ctx context.Context, log Log, index int64) error {
+	g.followMu.Lock()
+	defer g.followMu.Unlock()
+	e, err := log.Entry(ctx, index)
+	if err != nil {
+		return err
+	}
+	docs := []decoded{g.decodeOne(e)}
+	w := g.newIndexer()
+	defer w.discard()
+	first := w.txn
+	if err := w.entry(ctx, log, &docs[0]); err != nil {
+		return err
+	}
+	if w.txn == first {
+		return nil
+	}
+	return errTorn
+}
