@@ -2,9 +2,11 @@ package graphql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -209,10 +211,23 @@ func (a *API) exec(ctx context.Context, req Request, readOnly bool) (resp *Respo
 // MakePanicError implements errors.PanicHandler: the panic is logged and the
 // caller learns that there was one.
 func (a *API) MakePanicError(ctx context.Context, value any) *gqlerrors.QueryError {
+	if unreadable(value) {
+		return a.queryError(ctx, &Error{Code: CodeBadInput, Message: "a number or a string in the query cannot be read"})
+	}
 	return a.queryError(ctx, fmt.Errorf("panic: %v", value))
 }
 
+// unreadable recognises the panic with which the library meets a number beyond
+// 64 bits or a bad escape in a query.
+func unreadable(value any) bool {
+	err, ok := value.(error)
+	return ok && (errors.Is(err, strconv.ErrRange) || errors.Is(err, strconv.ErrSyntax))
+}
+
 func (a *API) logPanic(ctx context.Context, value any) {
+	if unreadable(value) {
+		return
+	}
 	a.opt.Logger.ErrorContext(ctx, "panic while answering a query", "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 }
 
