@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -170,6 +171,10 @@ func (c *changes) add(src, dst *os.Root, name string) error {
 	if err := schema.CheckPath(name); err != nil {
 		return err
 	}
+	if !utf8.ValidString(name) {
+		c.leave(name, "its name is not UTF-8")
+		return nil
+	}
 	info, err := src.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.leave(name, "gone since")
@@ -187,6 +192,10 @@ func (c *changes) add(src, dst *os.Root, name string) error {
 		target, err := src.Readlink(name)
 		if err != nil {
 			return err
+		}
+		if !utf8.ValidString(target) {
+			c.leave(name, "its target is not UTF-8")
+			return nil
 		}
 		if err := dst.MkdirAll(path.Dir(to), 0o755); err != nil {
 			return err
@@ -252,6 +261,9 @@ func (t *target) descriptor(role string) schema.Descriptor {
 	}
 	if role != "" {
 		a[schema.AnnotationRole] = role
+	}
+	if t.host != "" {
+		a[schema.AnnotationContent] = "host:" + t.host
 	}
 	if t.folder() {
 		a[schema.AnnotationType] = "folder"

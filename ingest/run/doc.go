@@ -15,6 +15,14 @@
 // inputs and outputs a step is only its code, its command and its exit status:
 // nothing is guessed from what the command touched.
 //
+// # Gaps
+//
+// What stands in the way of restoring or reproducing the step, as far as its
+// recorder can see, goes with it: outside-root, input-changed, output-missing,
+// output-unchanged, output-not-recorded (it could not be read), content-not-kept
+// (it could be read and not kept), metrics-not-recorded, dirty-tree,
+// changes-left-out, commit-not-on-remote.
+//
 // # Uncommitted changes
 //
 // They are kept as a folder of their own: below files/ each changed or untracked

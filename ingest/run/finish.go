@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -33,15 +34,16 @@ func (p *Prepared) Finish(ctx context.Context, e Ended) (Result, error) {
 	if err != nil {
 		return r, err
 	}
+	p.findProducers(used)
 	step, err := p.step(e, made, used, metrics)
 	if err != nil {
 		return r, err
 	}
-	folders, err := p.folders(append(append([]*target(nil), p.inputs...), made...))
+	folders, err := p.folders(slices.Concat(p.inputs, made))
 	if err != nil {
 		return r, err
 	}
-	r.Statements = append(append(append(r.Statements, p.extra...), folders...), step)
+	r.Statements = append(slices.Concat(p.extra, folders), step)
 	r.Gaps, r.Metrics = p.gaps, metrics
 	for _, t := range made {
 		r.Outputs[t.name] = t.key
@@ -76,6 +78,16 @@ func (p *Prepared) compareInputs(ctx context.Context) error {
 	return nil
 }
 
+// findProducers asks which runs made what this one used.
+func (p *Prepared) findProducers(used []*target) {
+	if p.opts.Producer == nil {
+		return
+	}
+	for _, t := range slices.Concat(p.inputs, used) {
+		t.producer = p.opts.Producer(t.key)
+	}
+}
+
 func (p *Prepared) isOutput(t *target) bool {
 	for _, out := range p.outputs {
 		if out.name == t.name {
@@ -89,11 +101,17 @@ func (p *Prepared) isOutput(t *target) bool {
 // that the command made, and those that are as they were before.
 func (p *Prepared) keepOutputs(ctx context.Context) (made, used []*target, err error) {
 	for _, t := range p.outputs {
-		switch err := p.keep(ctx, t); {
+		err := p.keep(ctx, t)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err = p.leave(ctx, t, err)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
 		case errors.Is(err, fs.ErrNotExist):
 			p.gap("output-missing", "%s", t.name)
 		case err != nil:
-			return nil, nil, fmt.Errorf("output: %w", err)
+			p.gap("output-not-recorded", "%s: %v", t.name, err)
 		case t.key == t.before:
 			p.gap("output-unchanged", "%s", t.name)
 			if !p.declaredInput(t) {
@@ -106,6 +124,24 @@ func (p *Prepared) keepOutputs(ctx context.Context) (made, used []*target, err e
 	return made, used, nil
 }
 
+// leave records an output by its digest alone where it could not be kept, for
+// instance because the disk is full: the command may have run for days. The
+// resource then says that its bytes are on this host only.
+func (p *Prepared) leave(ctx context.Context, t *target, why error) error {
+	key, files, err := p.store.Digest(ctx, t.path)
+	if err != nil {
+		return why
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	t.hold(key, files)
+	t.host = host
+	p.gap("content-not-kept", "%s: %v", t.name, why)
+	return nil
+}
+
 func (p *Prepared) declaredInput(t *target) bool {
 	for _, in := range p.inputs {
 		if in.name == t.name {
@@ -116,7 +152,7 @@ func (p *Prepared) declaredInput(t *target) bool {
 }
 
 // maxMetrics is how large a metrics file may be, in bytes.
-const maxMetrics = 1 << 20
+const maxMetrics = 256 << 10
 
 // readMetrics reads the metrics file. One that is missing, untouched or not
 // what it should be is a gap and no error: the command has run.
@@ -184,13 +220,11 @@ func parseMetrics(raw []byte) (map[string]any, error) {
 
 // step builds the provenance statement.
 func (p *Prepared) step(e Ended, made, used []*target, metrics map[string]any) (schema.Statement, error) {
-	deps := p.deps
-	for _, t := range append(append([]*target(nil), p.inputs...), used...) {
+	deps := slices.Clone(p.deps)
+	for _, t := range slices.Concat(p.inputs, used) {
 		d := t.descriptor(schema.RoleInput)
-		if p.opts.Producer != nil {
-			if run := p.opts.Producer(t.key); run != "" {
-				d.Annotations[schema.AnnotationProducer] = run
-			}
+		if t.producer != "" {
+			d.Annotations[schema.AnnotationProducer] = t.producer
 		}
 		deps = append(deps, d)
 	}
@@ -286,7 +320,7 @@ func (p *Prepared) folders(targets []*target) ([]schema.Statement, error) {
 	seen := map[schema.Key]bool{}
 	listed := 0
 	for _, t := range targets {
-		if !t.folder() || seen[t.key] {
+		if !t.folder() || seen[t.key] || t.host != "" {
 			continue
 		}
 		seen[t.key] = true
@@ -337,7 +371,7 @@ func (p *Prepared) naming(e Ended, made []*target, metrics map[string]any) (*Nam
 		}
 	}
 	if want.key == "" {
-		return nil, want.name + " was not written"
+		return nil, want.name + " was not written, or could not be read"
 	}
 	return nil, want.name + " is what it was before: the run did not make it"
 }

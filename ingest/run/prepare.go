@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -50,11 +51,14 @@ type target struct {
 	key   schema.Key // what it holds: of an input before, of an output after
 	files []schema.SnapshotFile
 	exec  bool
+	host  string // where the bytes are if they could not be kept; else empty
 
 	before  schema.Key  // of an output; empty if it was not there
 	stat    fs.FileInfo // of the metrics file before; nil if it was not there
 	inner   []string    // outputs inside this input
 	settled schema.Key  // of an input with inner, without them
+
+	producer string // run that made it, if known
 }
 
 // Prepare checks what is to be run, keeps inputs, commit and uncommitted
@@ -68,7 +72,7 @@ func Prepare(ctx context.Context, store Store, opts Options) (*Prepared, error) 
 	}
 	for _, step := range []func(context.Context) error{
 		p.checkOptions, p.findRoot, p.findPaths, p.checkSecrets, p.findTool,
-		p.keepInputs, p.lookAtOutputs, p.keepCode, p.addTool, p.addImage, p.addParameters,
+		p.keepInputs, p.lookAtOutputs, p.keepCode, p.addTool, p.addImage, p.addParameters, p.rehearse,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -85,17 +89,28 @@ func newID() string {
 }
 
 func (p *Prepared) gap(rule, format string, args ...any) {
-	p.gaps = append(p.gaps, schema.GapFact{Rule: rule, Detail: fmt.Sprintf(format, args...)})
+	detail := strings.ToValidUTF8(fmt.Sprintf(format, args...), "\uFFFD")
+	p.gaps = append(p.gaps, schema.GapFact{Rule: rule, Detail: detail})
 }
+
+// Limits that keep what is recorded of a run within one envelope.
+const (
+	maxPaths      = 2048
+	maxParameters = 512 << 10 // bytes of command, paths, parameters and environment
+	maxInline     = 64 << 10  // bytes of parameters that are carried inline once more
+)
 
 func (p *Prepared) checkOptions(context.Context) error {
 	if len(p.opts.Argv) == 0 || p.opts.Argv[0] == "" {
 		return errors.New("no command to run")
 	}
-	for _, arg := range p.opts.Argv {
-		if strings.ToValidUTF8(arg, "") != arg {
-			return fmt.Errorf("argument %q is not UTF-8, so it cannot be recorded", arg)
+	for i, arg := range p.opts.Argv {
+		if !utf8.ValidString(arg) {
+			return fmt.Errorf("argument %d, %q, is not UTF-8, so it cannot be recorded", i, arg)
 		}
+	}
+	if n := len(p.opts.Inputs) + len(p.opts.Outputs); n > maxPaths {
+		return fmt.Errorf("%d inputs and outputs; the limit is %d: declare the folders that hold them", n, maxPaths)
 	}
 	m := p.opts.Model
 	if m == nil {
@@ -266,9 +281,13 @@ func (p *Prepared) keep(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
+	t.hold(key, files)
+	return nil
+}
+
+func (t *target) hold(key schema.Key, files []schema.SnapshotFile) {
 	t.key, t.files = key, files
 	t.exec = key.Algorithm() == schema.SHA256 && len(files) == 1 && files[0].Exec
-	return nil
 }
 
 // lookAtOutputs notes what the outputs hold before the command.
@@ -347,9 +366,29 @@ func (p *Prepared) addParameters(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recording the parameters: %w", err)
 	}
-	p.deps = append(p.deps, schema.Descriptor{
-		Name: "parameters", Digest: digestSet(schema.BytesKey(raw)), Content: raw, MediaType: "application/json",
+	d := schema.Descriptor{
+		Name: "parameters", Digest: digestSet(schema.BytesKey(raw)), MediaType: "application/json",
 		Annotations: map[string]any{schema.AnnotationRole: schema.RoleParams, schema.AnnotationKind: "parameters"},
-	})
+	}
+	if len(raw) <= maxInline {
+		d.Content = raw
+	}
+	p.deps = append(p.deps, d)
+	return nil
+}
+
+// rehearse builds the statement of a run that made nothing, so that what
+// cannot be recorded is found before the command runs and not after.
+func (p *Prepared) rehearse(context.Context) error {
+	raw, err := schema.Canonical(p.parameters())
+	if err != nil {
+		return fmt.Errorf("this command could not be recorded: %w", err)
+	}
+	if len(raw) > maxParameters {
+		return fmt.Errorf("command, paths, parameters and environment have %d bytes; the limit is %d", len(raw), maxParameters)
+	}
+	if _, err := p.step(Ended{Started: now(), Finished: now()}, nil, nil, nil); err != nil {
+		return fmt.Errorf("this command could not be recorded: %w", err)
+	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -446,4 +447,176 @@ func TestParseModel(t *testing.T) {
 			t.Errorf("ParseModel(%q) = %+v, %v, want %+v", s, got, err, want)
 		}
 	}
+}
+
+// An output that cannot be read does not lose the record of the run.
+func TestOutputThatCannotBeKept(t *testing.T) {
+	t.Parallel()
+	opts := sh(folder(t, nil), "mkdir out; echo 1 > out/f; mkfifo out/pipe; echo ok > log")
+	opts.Outputs = []string{"out", "log"}
+	opts.Model = &Model{Name: "m", Path: "out"}
+	r, s := record(t, newStore(t), opts)
+	if got := generates(s); len(got) != 1 || got["log"] == "" {
+		t.Errorf("outputs = %v, want log alone", got)
+	}
+	if got := rules(r.Gaps); !slices.Equal(got, []string{"output-not-recorded"}) || !strings.Contains(r.Gaps[0].Detail, "pipe") {
+		t.Errorf("gaps = %v, want one that names the FIFO", r.Gaps)
+	}
+	if r.Naming != nil || r.NotNamed == "" {
+		t.Errorf("Naming = %v, %q, want none", r.Naming, r.NotNamed)
+	}
+}
+
+// fullStore cannot keep anything that it does not know.
+type fullStore struct {
+	*content.Store
+	full bool
+}
+
+func (f *fullStore) PutFiles(ctx context.Context, path string) (schema.Key, []schema.SnapshotFile, error) {
+	if f.full {
+		return "", nil, syscall.ENOSPC
+	}
+	return f.Store.PutFiles(ctx, path)
+}
+
+func TestDiskFullAfterwards(t *testing.T) {
+	t.Parallel()
+	store := &fullStore{Store: newStore(t)}
+	opts := sh(folder(t, nil), "echo 1 > out")
+	opts.Outputs = []string{"out"}
+	p, err := Prepare(t.Context(), store, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := p.Exec(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.full = true
+	r, err := p.Finish(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := r.Statements[0].Facts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if generates(f.Step)["out"] != text("1\n") || !slices.Equal(rules(r.Gaps), []string{"content-not-kept"}) {
+		t.Errorf("outputs = %v, gaps = %v, want the digest and what is missing", generates(f.Step), r.Gaps)
+	}
+	for _, res := range f.Resources {
+		if res.Key == text("1\n") && !strings.HasPrefix(res.Content, "host:") {
+			t.Errorf("content = %q, want that it is on this host only", res.Content)
+		}
+	}
+}
+
+// What cannot be recorded is found before the command runs.
+func TestRefusedBefore(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	for name, change := range map[string]func(*Options){
+		"no command":         func(o *Options) { o.Argv = nil },
+		"argument":           func(o *Options) { o.Argv = append(o.Argv, "\xff") },
+		"parameter":          func(o *Options) { o.Params = map[string]string{"x": "\xff"} },
+		"output":             func(o *Options) { o.Outputs = []string{"\xff"} },
+		"large parameter":    func(o *Options) { o.Params = map[string]string{"x": strings.Repeat("x", 1<<20)} },
+		"too many inputs":    func(o *Options) { o.Inputs = make([]string, 5000) },
+		"model without name": func(o *Options) { o.Model, o.Outputs = &Model{}, []string{"o"} },
+		"no such folder":     func(o *Options) { o.Dir = filepath.Join(o.Dir, "absent") },
+	} {
+		dir := folder(t, nil)
+		opts := sh(dir, "echo ran > ran")
+		change(&opts)
+		if _, err := Record(t.Context(), store, opts); err == nil {
+			t.Errorf("%s: Record succeeded, want an error", name)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
+			t.Errorf("%s: the command ran", name)
+		}
+	}
+}
+
+// Sixteen runs at once share a store and are all recorded.
+func TestParallelRuns(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	results := make(chan Result, 16)
+	for i := range cap(results) {
+		go func() {
+			opts := sh(folder(t, map[string]string{"in": "same"}), fmt.Sprintf("echo %d > out", i))
+			opts.Inputs, opts.Outputs = []string{"in"}, []string{"out"}
+			r, err := Record(t.Context(), store, opts)
+			if err != nil {
+				t.Error(err)
+			}
+			results <- r
+		}()
+	}
+	ids := map[string]bool{}
+	for range cap(results) {
+		r := <-results
+		ids[r.Run] = true
+		for _, k := range r.Outputs {
+			if has, err := store.Has(t.Context(), k); !has || err != nil {
+				t.Errorf("Has(%s) = %v, %v", k, has, err)
+			}
+		}
+	}
+	if len(ids) != cap(results) {
+		t.Errorf("%d different runs, want %d", len(ids), cap(results))
+	}
+}
+
+func FuzzParseMetrics(f *testing.F) {
+	for _, s := range []string{`{"rmse": 1.5, "note": "ok"}`, `{}`, `[1]`, `{"a": NaN}`, `{"a": 1e999}`, `{"a": {"b": 1}}`, `null`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m, err := parseMetrics(raw)
+		if err != nil {
+			return
+		}
+		for name, v := range m {
+			switch v.(type) {
+			case float64, string:
+			default:
+				t.Errorf("parseMetrics(%q): %q is a %T", raw, name, v)
+			}
+		}
+	})
+}
+
+func FuzzParseModel(f *testing.F) {
+	for _, s := range []string{"m", "m:2", "m=out", "a/b:v1.0=x=y:z", ":1", "m:", "m="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := ParseModel(s)
+		if err != nil {
+			return
+		}
+		again := m.Name
+		if m.Version != "" {
+			again += ":" + m.Version
+		}
+		if m.Path != "" {
+			again += "=" + m.Path
+		}
+		if again != s {
+			t.Errorf("ParseModel(%q) = %+v, which is written as %q", s, m, again)
+		}
+	})
+}
+
+func FuzzSecretValue(f *testing.F) {
+	f.Add("Authorization: Bearer abcdefghijkl")
+	f.Add("https://u:p@example.org/")
+	f.Add("x://%zz@")
+	f.Fuzz(func(t *testing.T, s string) {
+		p := &Prepared{opts: Options{Argv: []string{"x", s, s}, Params: map[string]string{s: s}}}
+		_ = p.checkSecrets(t.Context()) // must not panic
+		_ = secretFile(s)
+	})
 }

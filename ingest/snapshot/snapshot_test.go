@@ -178,3 +178,28 @@ func TestRefused(t *testing.T) {
 		t.Errorf("Open without a content store succeeded")
 	}
 }
+
+func FuzzCursor(f *testing.F) {
+	sum := strings.Repeat("ab", 32)
+	f.Add(`{"v":1,"tree":"retraceTree1:` + sum + `","previous":"` + sum + `"}`)
+	f.Add(`{"v":2}`)
+	f.Add(`{`)
+	dir := f.TempDir()
+	store, err := content.Open(f.Context(), filepath.Join(f.TempDir(), "content"), nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { store.Close(context.Background()) })
+	f.Fuzz(func(t *testing.T, cursor string) {
+		st, next, err := snapshot.Take(t.Context(), store, dir, cursor)
+		if err != nil {
+			if st.Type != "" || next != "" {
+				t.Errorf("Take(%q) failed and gave %q, %q", cursor, st.Type, next)
+			}
+			return
+		}
+		if _, again, err := snapshot.Take(t.Context(), store, dir, next); err != nil || again != next {
+			t.Errorf("Take(%q) gave the cursor %q, which gives %q, %v", cursor, next, again, err)
+		}
+	})
+}
