@@ -372,6 +372,9 @@ func (w *indexer) facts(d *decoded) error {
 			return err
 		}
 	}
+	if err := w.locations(index, f.Resources); err != nil {
+		return err
+	}
 	if s := f.Step; s != nil {
 		if err := w.putJSON(key(tagStep, index), s); err != nil {
 			return err
