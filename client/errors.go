@@ -39,6 +39,10 @@ func (e *Error) Unwrap() error {
 	return &schema.FieldError{Field: e.Field, Reason: e.Detail}
 }
 
+// Conflict says that a batch was refused because a cursor was not where it
+// says: somebody else read the source meanwhile.
+func (e *Error) Conflict() bool { return e.Status == http.StatusConflict }
+
 // maxProblem is how much of a refusal is read.
 const maxProblem = 64 << 10 // bytes
 

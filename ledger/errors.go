@@ -78,6 +78,9 @@ func (e *CursorError) Error() string {
 	return fmt.Sprintf("the cursor of source %q is %q, not %q as the batch expects: somebody else moved it", e.Source, clip(e.Have), clip(e.From))
 }
 
+// Conflict says that somebody else read the source meanwhile.
+func (e *CursorError) Conflict() bool { return true }
+
 // LimitError says which limit a batch exceeds. Nothing of it was recorded.
 type LimitError struct {
 	What  string // what is limited, such as "envelopes in a batch"
