@@ -214,28 +214,34 @@ func (b *batcher) append(ctx context.Context, next covered, own int) error {
 	return nil
 }
 
-// refused says why a batch was: a conflict if the cursors are not where the
-// batch read from. It returns nil when they are where the batch moves them to:
+// refused says why a batch was: a conflict if a cursor is not where the batch
+// read from. It returns nil when the cursors are where the batch moves them to:
 // then what is in the batch is in the log, and only the answer was lost. (Or
 // another reader appended the very same facts first, which is as good.)
 func (r *Runner) refused(ctx context.Context, batch schema.Batch, cause error) error {
+	var says interface{ Conflict() bool }
+	moved := errors.As(cause, &says) && says.Conflict()
+	conflict := &ConflictError{Source: r.name, Err: cause}
 	taken := 0
-	var conflict *ConflictError
 	for _, c := range batch.Cursors {
 		have, err := r.log.Cursor(ctx, r.opts.Namespace, c.Source)
-		switch {
-		case err != nil || have == c.From:
-		case have == c.To:
+		if err != nil {
+			continue
+		}
+		if have == c.To {
 			taken++
-		default:
-			conflict = &ConflictError{Source: r.name, Want: c.From, Have: have, Err: cause}
+		} else if have != c.From {
+			moved = true
+		}
+		if c.Source == r.name {
+			conflict.Want, conflict.Have = c.From, have
 		}
 	}
 	switch {
-	case conflict != nil:
-		return conflict
 	case taken == len(batch.Cursors):
 		return nil
+	case moved:
+		return conflict
 	}
 	return fmt.Errorf("recording what was read from %s: %w", r.name, cause)
 }

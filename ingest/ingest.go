@@ -84,6 +84,9 @@ type Fetcher interface {
 // A Log is where facts are recorded. *ledger.Ledger is one; a client of a
 // remote ledger is another.
 type Log interface {
+	// Append records a batch, whole or not at all. The error of one that is
+	// refused because a cursor is not where the batch says has a method
+	// Conflict() bool that returns true.
 	Append(ctx context.Context, b schema.Batch) (schema.Receipt, error)
 	// Cursor is how far source has been read in namespace; "" if never.
 	Cursor(ctx context.Context, namespace, source string) (string, error)

@@ -47,7 +47,7 @@ type Progress struct {
 type ConflictError struct {
 	Source string
 	Want   string // the cursor that this reader read from
-	Have   string // the cursor that the log holds
+	Have   string // the cursor that the log held when it was asked afterwards
 	Err    error  // what the log said
 }
 

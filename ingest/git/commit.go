@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/go-git/go-git/v5/plumbing/object"
 
@@ -43,7 +42,7 @@ func Commit(ctx context.Context, dir, commit, uri string) (schema.Statement, err
 // repository at root.
 func repositoryName(root, uri string) (string, error) {
 	if uri == "" {
-		uri = "git+file://" + filepath.ToSlash(root)
+		uri = URL(root)
 	}
 	l, err := parseURL(uri)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -55,12 +56,17 @@ func runGit(t testing.TB, dir string, stdin string, args ...string) string {
 func newRepository(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "repo")
+	initRepository(t, dir)
+	return dir
+}
+
+func initRepository(t testing.TB, dir string) {
+	t.Helper()
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	runGit(t, dir, "", "init", "-q", "-b", "main")
 	commit(t, dir, "first")
-	return dir
 }
 
 // commit writes a file and commits it, and returns the commit.
@@ -83,9 +89,36 @@ func write(t testing.TB, name, text string) {
 }
 
 // newHistory makes a repository with a merge, branches and tags of both kinds,
-// and files of every type.
+// and files of every type: a copy of one that is made once.
 func newHistory(t testing.TB) string {
-	dir := newRepository(t)
+	t.Helper()
+	history.once.Do(func() { makeHistory(t, filepath.Join(history.dir, "repo")) })
+	dir := filepath.Join(t.TempDir(), "repo")
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(history.dir, "repo"))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// history is where newHistory copies from.
+var history struct {
+	once sync.Once
+	dir  string
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "retrace-git-test-")
+	if err != nil {
+		panic(err)
+	}
+	history.dir = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func makeHistory(t testing.TB, dir string) {
+	initRepository(t, dir)
 	for i := range 4 {
 		commit(t, dir, fmt.Sprintf("main-%d", i))
 	}
@@ -104,7 +137,6 @@ func newHistory(t testing.TB) string {
 	runGit(t, dir, "", "merge", "-q", "--no-ff", "-m", "merge", "feature/x")
 	runGit(t, dir, "", "tag", "-a", "-m", "one", "v1")
 	runGit(t, dir, "", "tag", "light", "HEAD~1")
-	return dir
 }
 
 func open(t testing.TB, rawURL string, env ingest.Env) ingest.Source {

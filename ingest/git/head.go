@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -46,8 +47,9 @@ const (
 // ErrNoRepository (wrapped) if dir is in none.
 //
 // The git program is used where it is installed, because it compares a large
-// tree with its index in a fraction of the time. Files that the user told Git
-// to leave out of its view (assume-unchanged, skip-worktree) are not compared.
+// tree with its index in a fraction of the time. It also compares files that
+// the user told Git to take for unchanged; files that a sparse checkout leaves
+// out are not listed as deleted.
 func Head(ctx context.Context, dir string) (*Worktree, error) {
 	root, err := findRoot(dir)
 	if err != nil {
@@ -86,13 +88,22 @@ func (w *Worktree) measure() {
 // program runs git in root and returns what it prints. Variables that would
 // point it at another repository are taken out of its environment.
 func program(ctx context.Context, root string, args ...string) ([]byte, error) {
+	return programWith(ctx, root, "", nil, args...)
+}
+
+// programWith is program with an index file, unless that is "", and an input.
+func programWith(ctx context.Context, root, index string, stdin io.Reader, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", root, "-c", "core.fsmonitor=false"}, args...)...)
+	cmd.Stdin = stdin
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "GIT_") || strings.HasPrefix(v, "GIT_CONFIG") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
 	cmd.Env = append(cmd.Env, "GIT_OPTIONAL_LOCKS=0", "LC_ALL=C")
+	if index != "" {
+		cmd.Env = append(cmd.Env, "GIT_INDEX_FILE="+index)
+	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -103,7 +114,12 @@ func program(ctx context.Context, root string, args ...string) ([]byte, error) {
 }
 
 func headByProgram(ctx context.Context, root string) (*Worktree, error) {
-	out, err := program(ctx, root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none")
+	index, remove, err := frankIndex(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	out, err := programWith(ctx, root, index, nil, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none")
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +139,61 @@ func headByProgram(ctx context.Context, root string) (*Worktree, error) {
 	}
 	w.Remote = remoteURL(ctx, root, w.Branch)
 	return w, nil
+}
+
+// frankIndex returns a copy of the index that hides no changes of files that are
+// there, or "" where the index itself hides none. The second result removes it.
+func frankIndex(ctx context.Context, root string) (string, func(), error) {
+	none := func() {}
+	out, err := program(ctx, root, "ls-files", "-v", "-z")
+	if err != nil {
+		return "", none, err
+	}
+	hidden := hiddenFiles(root, string(out))
+	if len(hidden) == 0 {
+		return "", none, nil
+	}
+	at, err := program(ctx, root, "rev-parse", "--path-format=absolute", "--git-path", "index")
+	if err != nil {
+		return "", none, err
+	}
+	raw, err := os.ReadFile(strings.TrimSuffix(string(at), "\n"))
+	if err != nil {
+		return "", none, err
+	}
+	dir, err := os.MkdirTemp("", "retrace-index-")
+	if err != nil {
+		return "", none, err
+	}
+	remove := func() { os.RemoveAll(dir) }
+	index := filepath.Join(dir, "index")
+	err = os.WriteFile(index, raw, 0o600)
+	for _, flag := range []string{"--no-assume-unchanged", "--no-skip-worktree"} {
+		if err == nil {
+			_, err = programWith(ctx, root, index, strings.NewReader(strings.Join(hidden, "\x00")+"\x00"), "update-index", flag, "-z", "--stdin")
+		}
+	}
+	if err != nil {
+		remove()
+		return "", none, err
+	}
+	return index, remove, nil
+}
+
+// hiddenFiles are those of a list by git ls-files -v -z that are marked
+// assume-unchanged (a lower-case tag) or skip-worktree (S), and are there.
+func hiddenFiles(root, list string) []string {
+	var hidden []string
+	for _, line := range strings.Split(list, "\x00") {
+		tag, path, ok := strings.Cut(line, " ")
+		if !ok || (tag != "S" && tag == strings.ToUpper(tag)) {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(root, filepath.FromSlash(path))); err == nil {
+			hidden = append(hidden, path)
+		}
+	}
+	return hidden
 }
 
 // parseStatus reads git-status(1), porcelain format version 2, ended by NULs.

@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -121,6 +122,35 @@ func TestHeadOddPlaces(t *testing.T) {
 				t.Errorf("outside of a repository: %v, want %v", err, ErrNoRepository)
 			}
 		})
+	}
+}
+
+// TestHeadSeesHiddenChanges alters files that Git was told not to look at.
+func TestHeadSeesHiddenChanges(t *testing.T) {
+	dir := newRepository(t)
+	commit(t, dir, "assumed")
+	commit(t, dir, "skipped")
+	commit(t, dir, "sparse")
+	runGit(t, dir, "", "update-index", "--assume-unchanged", "assumed", "first")
+	runGit(t, dir, "", "update-index", "--skip-worktree", "skipped", "sparse")
+	write(t, filepath.Join(dir, "assumed"), "changed")
+	write(t, filepath.Join(dir, "skipped"), "changed")
+	remove(t, filepath.Join(dir, "sparse"))
+	index := filepath.Join(dir, ".git", "index")
+	before, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Head(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Change{{Path: "assumed", State: Modified, Size: 7}, {Path: "skipped", State: Modified, Size: 7}}
+	if diff := cmp.Diff(want, w.Changes); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	if after, err := os.ReadFile(index); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("looking at the worktree changed its index (%v)", err)
 	}
 }
 

@@ -148,3 +148,27 @@ func TestDuringIsEncode(t *testing.T) {
 		t.Errorf("during gives %s, encode gives %s (%v)", got, want, err)
 	}
 }
+
+func FuzzHeader(f *testing.F) {
+	f.Add([]byte("tree " + strings.Repeat("1", 40) + "\nparent " + strings.Repeat("2", 40) + "\nauthor A <a> 1 +0000\ncommitter A <a> 1700000000 +0000\n\nparent " + strings.Repeat("3", 40) + "\n"))
+	f.Add([]byte("committer <<>> 12 12\nparent x\n"))
+	f.Add([]byte("committer"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		parents, _ := header(raw)
+		if n := strings.Count("\n"+string(raw), "\nparent "); len(parents) > n {
+			t.Errorf("%d parents in a header with %d", len(parents), n)
+		}
+	})
+}
+
+func FuzzParseStatus(f *testing.F) {
+	f.Add("# branch.oid " + strings.Repeat("1", 40) + "\x00# branch.head main\x001 .M N... 100644 100644 100644 " + strings.Repeat("2", 40) + " " + strings.Repeat("3", 40) + " a b\x00? new/\x00")
+	f.Add("u UU N... 100644 100644 100644 100644 1 2 3 x\x00")
+	f.Add("2 R. x\x00")
+	f.Fuzz(func(t *testing.T, out string) {
+		w := new(Worktree)
+		if err := w.parseStatus(out); err == nil && len(w.Changes) > strings.Count(out, "\x00")+1 {
+			t.Errorf("%d changes out of %q", len(w.Changes), out)
+		}
+	})
+}

@@ -70,6 +70,11 @@ func parseURL(rawURL string) (*location, error) {
 	return l, err
 }
 
+// URL is the source URL of the repository at the absolute path.
+func URL(path string) string {
+	return (&url.URL{Scheme: "git+file", Path: filepath.ToSlash(path)}).String()
+}
+
 func (l *location) local(u *url.URL) error {
 	if u.Host != "" && u.Host != "localhost" {
 		return fmt.Errorf("git+file names a path on this machine, not on %q: write git+file:///path", u.Host)
@@ -78,7 +83,7 @@ func (l *location) local(u *url.URL) error {
 		return errors.New("git+file takes no user")
 	}
 	l.path = filepath.FromSlash(path.Clean(u.Path))
-	l.repository = (&url.URL{Scheme: "git+file", Path: path.Clean(u.Path)}).String()
+	l.repository = URL(l.path)
 	return nil
 }
 
