@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -299,9 +300,18 @@ func resolve(ctx context.Context, v *lineage.View, text string) (lineage.Ref, er
 		}
 		ref, err := v.Resolve(string(key))
 		ref.Text = text
+		if errors.Is(err, lineage.ErrNotFound) {
+			err = fmt.Errorf("%s, which holds %s: %w", text, key.Short(), lineage.ErrNotFound)
+		}
 		return ref, err
 	}
-	return v.Resolve(text)
+	ref, err := v.Resolve(text)
+	if errors.Is(err, lineage.ErrNotFound) && !strings.Contains(text, ":") {
+		if _, statErr := os.Lstat(text); statErr == nil {
+			err = &hinted{err, fmt.Sprintf("a path begins with ./ or /: for the file or folder here, write ./%s", text)}
+		}
+	}
+	return ref, err
 }
 
 // isPath says whether a reference is a path (DESIGN 7.1).

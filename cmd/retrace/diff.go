@@ -162,7 +162,7 @@ func shortValue(s string) string {
 func stepPairs(pairs []lineage.StepPair) string {
 	var out []string
 	for _, p := range pairs {
-		out = append(out, fmt.Sprintf("%d/%d", p.Left, p.Right))
+		out = append(out, fmt.Sprintf("#%d/#%d", p.Left, p.Right))
 	}
 	return strings.Join(out, " ")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
@@ -47,17 +48,33 @@ func exitStatus(err error) int {
 // errNoLedger is returned where no ledger is found.
 var errNoLedger = errors.New("no ledger here: there is no .retrace in this directory or a parent")
 
+// hinted is an error of which the place where it arose knows what to do.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e *hinted) Unwrap() error { return e.error }
+
 // hintFor is what to do about an error, where it is known.
 func hintFor(err error) string {
+	var h *hinted
+	var ref *lineage.RefError
 	switch {
+	case errors.As(err, &h):
+		return h.hint
 	case errors.Is(err, errNoLedger):
 		return "run `retrace init` to make one, or name one with --dir or RETRACE_DIR"
 	case errors.Is(err, ledger.ErrLocked):
 		return "wait for the other command to end, or stop the server that holds the ledger"
 	case errors.Is(err, ledger.ErrReadOnly):
 		return "this copy has no private keys: it can be read and verified, not written"
+	case errors.Is(err, syscall.ENOSPC):
+		return "free some space and try again; what was acknowledged before is kept"
+	case errors.As(err, &ref):
+		return "`retrace help refs` says how to write a REF"
 	case errors.Is(err, lineage.ErrNotFound):
-		return "`retrace models` and `retrace log` list what is recorded"
+		return "`retrace models` and `retrace log` list what is recorded, `retrace help refs` says how to name it"
 	}
 	return ""
 }

@@ -153,7 +153,7 @@ func (a *app) printFindings(cmd *cobra.Command, dir string, findings []findingJS
 		}
 	}
 	if len(findings) > 0 {
-		return isFalse(fmt.Errorf("%s is damaged: %d findings, the first in %s", dir, len(findings), printable(findings[0].Where)))
+		return isFalse(fmt.Errorf("%s is damaged: %s, the first in %s", dir, count(len(findings), "finding", "findings"), printable(findings[0].Where)))
 	}
 	return nil
 }

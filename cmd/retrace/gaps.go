@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -61,28 +63,58 @@ func (a *app) printGaps(cmd *cobra.Command, size int64, ref lineage.Ref, gaps []
 			Gaps []gapJSON `json:"gaps"`
 		}{refLabel(ref), size, out})
 	}
+	w := cmd.OutOrStdout()
 	if len(gaps) == 0 {
-		fmt.Fprintf(cmd.OutOrStdout(), "no gaps: nothing recorded stands in the way of restoring and reproducing %s\n", refLabel(ref))
+		fmt.Fprintf(w, "no gaps: nothing recorded stands in the way of restoring and reproducing %s\n", refLabel(ref))
+		speaksFor(cmd.ErrOrStderr(), size)
 		return nil
 	}
-	t := newTable(cmd.OutOrStdout(), "SEVERITY", "RULE", "ABOUT", "DETAIL", "ENTRY")
+	for _, severity := range []lineage.Severity{lineage.Blocks, lineage.Risks, lineage.Weakens} {
+		for _, id := range gapRules(gaps, severity) {
+			if err := printRule(w, gaps, id); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Fprintf(w, "%s of %s\n", count(len(gaps), "gap", "gaps"), refLabel(ref))
+	speaksFor(cmd.ErrOrStderr(), size)
+	return nil
+}
+
+// gapRules are the rules of one severity that gaps were found of, in the order
+// of the gaps.
+func gapRules(gaps []lineage.Gap, s lineage.Severity) []string {
+	var ids []string
 	for _, g := range gaps {
-		about := g.Name
+		if g.Severity == s && !slices.Contains(ids, g.ID) {
+			ids = append(ids, g.ID)
+		}
+	}
+	return ids
+}
+
+// printRule prints one rule, what breaks it, and what to do about it.
+func printRule(w io.Writer, gaps []lineage.Gap, id string) error {
+	first := gaps[slices.IndexFunc(gaps, func(g lineage.Gap) bool { return g.ID == id })]
+	fmt.Fprintf(w, "%s  %s: %s\n", first.Severity, id, first.Explain)
+	t := newTable(w)
+	for _, g := range gaps {
+		if g.ID != id {
+			continue
+		}
+		about := shortCommand(g.Name)
 		if about == "" {
 			about = g.Key.Short()
 		}
-		t.row(string(g.Severity), g.ID, clipTo(about, 48), clipTo(g.Detail, 48), strconv.FormatInt(g.Entry, 10))
+		entry := ""
+		if g.Entry >= 0 {
+			entry = "#" + strconv.FormatInt(g.Entry, 10)
+		}
+		t.row("  "+entry, clipTo(about, 60), clipTo(g.Detail, 80))
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
-	w := cmd.OutOrStdout()
-	seen := map[string]bool{}
-	for _, g := range gaps {
-		if !seen[g.ID] {
-			seen[g.ID] = true
-			fmt.Fprintf(w, "\n%s: %s.\n  remedy: %s\n", g.ID, g.Explain, g.Remedy)
-		}
-	}
-	return nil
+	_, err := fmt.Fprintf(w, "  remedy: %s\n\n", first.Remedy)
+	return err
 }

@@ -37,11 +37,11 @@ retrace observes (observer.key). Give log.vkey to whoever shall verify.`,
 			if a.output == "json" {
 				return printJSON(cmd.OutOrStdout(), map[string]string{"dir": dir, "vkey": vkey})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "made a ledger in %s\nverify it with %s\n", dir, vkey)
+			fmt.Fprintf(cmd.OutOrStdout(), "made a ledger in %s\nits public key, in %s, is for whoever shall verify:\n  %s\n", dir, filepath.Join(dir, logVKeyFile), vkey)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&origin, "origin", "", "name of the log, unique in the world (default HOST/RANDOM)")
+	cmd.Flags().StringVar(&origin, "origin", "", "`NAME` of the log, unique in the world (default HOST/RANDOM)")
 	return cmd
 }
 

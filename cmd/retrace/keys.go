@@ -134,11 +134,11 @@ func (a *app) trustCmd() *cobra.Command {
 			return a.writeTrust(cmd, args[0], t)
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "who holds the key, in words")
-	cmd.Flags().StringArrayVar(&types, "type", nil, "only for this predicate type; may be repeated")
-	cmd.Flags().StringArrayVar(&namespaces, "namespace", nil, "only in this namespace; may be repeated")
-	cmd.Flags().StringVar(&from, "from", "", "only entries recorded from this TIME on")
-	cmd.Flags().StringVar(&until, "until", "", "only entries recorded before this TIME")
+	cmd.Flags().StringVar(&name, "name", "", "who holds the key, in `WORDS`")
+	cmd.Flags().StringArrayVar(&types, "type", nil, "only for this predicate `TYPE`; may be repeated")
+	cmd.Flags().StringArrayVar(&namespaces, "namespace", nil, "only in this `NAMESPACE`; may be repeated")
+	cmd.Flags().StringVar(&from, "from", "", "only entries recorded from this `TIME` on")
+	cmd.Flags().StringVar(&until, "until", "", "only entries recorded before this `TIME`")
 	return cmd
 }
 
@@ -160,8 +160,8 @@ func (a *app) revokeCmd() *cobra.Command {
 			return a.writeTrust(cmd, args[0], schema.Trust{Action: "revoke", NotAfter: at, Reason: reason})
 		},
 	}
-	cmd.Flags().StringVar(&since, "since", "", "from when the key is not trusted (default now)")
-	cmd.Flags().StringVar(&reason, "reason", "", "why")
+	cmd.Flags().StringVar(&since, "since", "", "`TIME` from when the key is not trusted (default now)")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, in `WORDS`")
 	return cmd
 }
 

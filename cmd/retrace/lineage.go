@@ -171,5 +171,9 @@ func toLineageJSON(l *lineage.Lineage) lineageJSON {
 
 // speaksFor ends an answer on a terminal with what it speaks for.
 func speaksFor(w io.Writer, size int64) {
+	if size == 1 {
+		fmt.Fprintln(w, "speaks for the first entry")
+		return
+	}
 	fmt.Fprintf(w, "speaks for the first %d entries\n", size)
 }

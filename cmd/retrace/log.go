@@ -16,8 +16,8 @@ import (
 type span struct{ since, until string }
 
 func (s *span) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&s.since, "since", "", "recorded at or after this TIME")
-	cmd.Flags().StringVar(&s.until, "until", "", "recorded before this TIME")
+	cmd.Flags().StringVar(&s.since, "since", "", "recorded at or after this `TIME`")
+	cmd.Flags().StringVar(&s.until, "until", "", "recorded before this `TIME`")
 }
 
 func (s span) filter(f *lineage.Filter) (err error) {
@@ -102,7 +102,7 @@ func (a *app) logCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
-	cmd.Flags().StringVar(&predicate, "type", "", "only this predicate type: a URI, or a short name such as model, step or commit")
+	cmd.Flags().StringVar(&predicate, "type", "", "only this predicate `TYPE`: a URI, or a short name such as model, step or commit")
 	period.flags(cmd)
 	return cmd
 }
@@ -126,13 +126,15 @@ func (a *app) printLog(cmd *cobra.Command, v *lineage.View, entries []lineage.En
 			summary = strings.ToLower(string(e.State))
 		case e.Unreadable != "":
 			summary = "unreadable: " + e.Unreadable
+		default:
+			summary = shortCommand(summary)
 		}
 		t.row(strconv.FormatInt(e.Index, 10), when(e.RecordedAt), shortPredicateType(e.PredicateType), string(e.Evidence), clipTo(summary, 80))
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d entries\n", len(entries), v.Size())
+	fmt.Fprintf(cmd.ErrOrStderr(), "%d of %s\n", len(entries), count(v.Size(), "entry", "entries"))
 	return nil
 }
 

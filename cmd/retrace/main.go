@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,7 +25,10 @@ func execute() int {
 		return exitDone
 	}
 	if msg := err.Error(); msg != "" {
-		fmt.Fprintf(os.Stderr, "retrace: %s\n", msg)
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			msg = "interrupted: " + msg
+		}
+		fmt.Fprintf(os.Stderr, "retrace: %s\n", printable(msg))
 		if hint := hintFor(err); hint != "" {
 			fmt.Fprintf(os.Stderr, "retrace: hint: %s\n", hint)
 		}
@@ -33,12 +37,8 @@ func execute() int {
 }
 
 const rootLong = `retrace records what went into a machine-learning model, answers what produced
-it, with proof, and puts it back.
-
-  record   run, watch, snapshot, record      facts go into an append-only signed ledger
-  ask      lineage, diff, gaps, show, …      each answer says the ledger size it speaks for
-  prove    prove, verify, audit, fsck        with the public key log.vkey and nothing else
-  restore  restore, reproduce                inputs laid out, steps run again, outputs compared
+it, with proof, and puts it back. Facts go into an append-only signed ledger; each
+answer says the ledger size it speaks for.
 
 A ledger lives in the folder .retrace of the working directory or of a parent,
 as with git; --dir or RETRACE_DIR names another.`
@@ -52,13 +52,15 @@ func newRoot() *cobra.Command {
 		Example:       "  retrace demo\n  retrace run --in data --out model.bin --model forecast -- python train.py\n  retrace lineage forecast",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// SuggestionsFor finds nothing without it.
+		SuggestionsMinimumDistance: 2,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.dir, "dir", os.Getenv("RETRACE_DIR"), "the ledger's directory (default .retrace here or in a parent)")
-	flags.StringVar(&a.server, "server", os.Getenv("RETRACE_SERVER"), "URL of a remote ledger")
-	flags.StringVarP(&a.output, "output", "o", "table", "table or json; lineage takes dot, mermaid and svg too")
+	flags.StringVar(&a.dir, "dir", os.Getenv("RETRACE_DIR"), "the ledger's directory `DIR` (default .retrace here or in a parent)")
+	flags.StringVar(&a.server, "server", os.Getenv("RETRACE_SERVER"), "`URL` of a remote ledger")
+	flags.StringVarP(&a.output, "output", "o", "table", "`FORMAT`: table or json; lineage takes dot, mermaid and svg too")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cannot(err) })
 	root.AddCommand(
 		a.initCmd(), a.runCmd(), a.watchCmd(), a.snapshotCmd(), a.recordCmd(),
@@ -68,29 +70,9 @@ func newRoot() *cobra.Command {
 		a.restoreCmd(), a.reproduceCmd(),
 		a.serveCmd(), a.keysCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), demoStepCmd(), a.versionCmd(),
 	)
-	for _, c := range root.Commands() {
-		withExitStatus(c)
-	}
+	root.AddCommand(refsCmd())
+	root.SetHelpFunc(help)
+	explainDefaults(root)
+	checkArgs(root)
 	return root
-}
-
-const statusText = `EXIT STATUS
-  0  it is so, or it is done
-  1  it was checked and is not so
-  2  it could not be done or checked`
-
-// withExitStatus ends the help of a command, and of those below it, with the
-// meaning of its exit status.
-func withExitStatus(c *cobra.Command) {
-	text := statusText
-	if c.Name() == "run" {
-		text = "EXIT STATUS\n  the command's own; 128+n if signal n ended it; 125 if retrace itself failed;\n  126 if the command could not be run, 127 if it was not found"
-	}
-	if c.Long == "" {
-		c.Long = c.Short + "."
-	}
-	c.Long += "\n\n" + text
-	for _, sub := range c.Commands() {
-		withExitStatus(sub)
-	}
 }

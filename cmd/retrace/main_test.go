@@ -129,7 +129,8 @@ func scriptCorrupt(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // scriptJSON looks into JSON: the value at a path matches a pattern, or is
-// kept in a variable. A number in a path is an index, # the length of a list.
+// kept in a variable. A number in a path is an index, len the length of a
+// list.
 //
 //	json stdout models.0.name '^forecast$'
 //	json stdout models.0.key -set KEY
@@ -166,7 +167,7 @@ func lookUp(v any, path []string) (string, bool) {
 			}
 			v = next
 		case []any:
-			if step == "#" {
+			if step == "len" {
 				v = float64(len(at))
 				continue
 			}

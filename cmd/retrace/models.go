@@ -78,6 +78,6 @@ func (a *app) printModels(cmd *cobra.Command, size int64, models []modelJSON) er
 	if err := t.flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%d model versions in %d entries\n", len(models), size)
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s in %s\n", count(len(models), "model version", "model versions"), count(size, "entry", "entries"))
 	return nil
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,10 +37,15 @@ func printJSON(w io.Writer, v any) error {
 }
 
 // table collects rows and prints them in columns.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	out  io.Writer
+	text *bytes.Buffer
+	w    *tabwriter.Writer
+}
 
 func newTable(w io.Writer, head ...string) *table {
-	t := &table{tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)}
+	t := &table{out: w, text: &bytes.Buffer{}}
+	t.w = tabwriter.NewWriter(t.text, 0, 4, 2, ' ', 0)
 	if len(head) > 0 {
 		t.row(head...)
 	}
@@ -49,10 +56,45 @@ func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = printable(c)
 	}
-	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(t.w, strings.Join(cells, "\t")+"\t") // a cell without a tab would end its column
 }
 
-func (t *table) flush() error { return t.w.Flush() }
+// field is a row of a label and a value, if there is one.
+func (t *table) field(label, value string) {
+	if value != "" {
+		t.row(label, value)
+	}
+}
+
+func (t *table) flush() error {
+	if err := t.w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(t.text.String()) {
+		if _, err := fmt.Fprintln(t.out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count is a number of things: "1 entry", "2 entries".
+func count[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// shortCommand is a command line with the program's base name, as people
+// think of it: steps record where the program was.
+func shortCommand(line string) string {
+	program, args, _ := strings.Cut(line, " ")
+	if !strings.HasPrefix(program, "/") {
+		return line
+	}
+	return strings.TrimSpace(path.Base(program) + " " + args)
+}
 
 // printable replaces control characters, so that nothing recorded can move a
 // reader's cursor or colour their terminal.

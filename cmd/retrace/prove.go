@@ -52,7 +52,8 @@ Whoever has log.vkey checks it with "retrace verify", without this ledger.`,
 			if err := os.WriteFile(out, raw, 0o644); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d entries, %d edges, %d bytes, under a checkpoint of size %d\n", out, len(bundle.Entries), len(bundle.Claim.Edges), len(raw), b.log.Size())
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s, %d bytes, under a checkpoint of size %d\n", out,
+				count(len(bundle.Entries), "entry", "entries"), count(len(bundle.Claim.Edges), "edge", "edges"), len(raw), b.log.Size())
 			return nil
 		},
 	}
@@ -118,7 +119,7 @@ the ledger's operator trusts.`,
 			return a.printVerdict(cmd, args[0], verdict)
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "the log's public key: a file (log.vkey or log.pub), or the verifier key itself")
+	cmd.Flags().StringVar(&key, "key", "", "the log's public `KEY`: a file (log.vkey or log.pub), or the verifier key itself")
 	cmd.Flags().StringArrayVar(&trust, "trust", nil, "grade by the public keys in this PEM `FILE`; may be repeated")
 	cmd.MarkFlagRequired("key")
 	return cmd

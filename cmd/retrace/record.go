@@ -56,7 +56,7 @@ All files are read before anything is recorded: if one is refused, nothing is.`,
 			return a.printRecorded(cmd, where)
 		},
 	}
-	cmd.Flags().StringVar(&namespace, "namespace", schema.DefaultNamespace, "namespace of the entries")
+	cmd.Flags().StringVar(&namespace, "namespace", schema.DefaultNamespace, "`NAMESPACE` of the entries")
 	return cmd
 }
 

@@ -81,7 +81,7 @@ func reproduce(ctx context.Context, plan *restore.Plan, src restore.Sources, opt
 // confirm shows the commands that are about to run, and asks on a terminal.
 func confirm(cmd *cobra.Command, commands []restore.Command, yes bool) (bool, error) {
 	w := cmd.ErrOrStderr()
-	fmt.Fprintf(w, "retrace: about to run %d recorded commands:\n", len(commands))
+	fmt.Fprintf(w, "retrace: about to run %s:\n", count(len(commands), "recorded command", "recorded commands"))
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %d. %s  (entry %d, %s)\n", c.Step, c, c.Entry, c.Evidence)
 	}

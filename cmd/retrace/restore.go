@@ -125,7 +125,7 @@ func (a *app) finishRestore(cmd *cobra.Command, b *book, v *restore.Verdict, dir
 			return err
 		}
 	} else {
-		fmt.Fprintf(w, "%s: %d items (%s) laid out in %s, every digest checked\n", v.Result, v.Checked, byteCount(v.Bytes), dir)
+		fmt.Fprintf(w, "%s: %s (%s) laid out in %s, every digest checked\n", v.Result, count(v.Checked, "item", "items"), byteCount(v.Bytes), dir)
 		for _, p := range v.Problems {
 			fmt.Fprintf(w, "  missing: %s\n", printable(p))
 		}

@@ -54,8 +54,8 @@ was withheld.`,
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().StringArrayVar(&f.inputs, "in", nil, "file or folder that the command reads; may be repeated")
-	cmd.Flags().StringArrayVar(&f.outputs, "out", nil, "file or folder that the command writes; may be repeated")
+	cmd.Flags().StringArrayVar(&f.inputs, "in", nil, "file or folder `PATH` that the command reads; may be repeated")
+	cmd.Flags().StringArrayVar(&f.outputs, "out", nil, "file or folder `PATH` that the command writes; may be repeated")
 	cmd.Flags().StringVar(&f.model, "model", "", "name the output `NAME[:VERSION][=PATH]`")
 	cmd.Flags().StringArrayVar(&f.params, "param", nil, "parameter `NAME=VALUE`; may be repeated")
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "JSON `FILE` of numbers that the command writes")
@@ -110,7 +110,12 @@ func (a *app) run(ctx context.Context, cmd *cobra.Command, f runFlags, argv []st
 	if openErr != nil {
 		return runFailed(fmt.Errorf("the command ended with status %d and was not recorded: %w", result.Exit, openErr))
 	}
-	if err := b.recordRun(ctx, cmd, result, f.move); err != nil {
+	err = b.recordRun(ctx, cmd, result, f.move)
+	var taken *versionTakenError
+	if errors.As(err, &taken) {
+		return runFailed(fmt.Errorf("the run was recorded, and named no model version: %w", err))
+	}
+	if err != nil {
 		return runFailed(fmt.Errorf("the command ended with status %d and was not recorded: %w", result.Exit, err))
 	}
 	if result.Exit != 0 {
@@ -187,13 +192,19 @@ const maxNamingTries = 64
 
 // recordRun appends what a run left to record, and names the model version in
 // the same batch: the cursor of the model's name moves with each version, so
-// that two runs cannot take the same one.
+// that two runs cannot take the same one. A version that is taken leaves the
+// run recorded without a name, with a *versionTakenError: it happened.
 func (b *book) recordRun(ctx context.Context, cmd *cobra.Command, r run.Result, move bool) error {
 	label := ""
+	var taken *versionTakenError
 	for try := 0; ; try++ {
 		statements, cursors := r.Statements, []schema.Cursor(nil)
 		if r.Naming != nil {
 			named, cursor, s, err := b.nameModel(ctx, r.Naming, move)
+			if errors.As(err, &taken) {
+				r.Naming = nil
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -209,8 +220,22 @@ func (b *book) recordRun(ctx context.Context, cmd *cobra.Command, r run.Result, 
 			return err
 		}
 		sayRecorded(cmd, r, label, receipt)
+		if taken != nil {
+			return taken
+		}
 		return nil
 	}
+}
+
+// versionTakenError says that a model version points at other bytes already.
+type versionTakenError struct {
+	label      string
+	have, made schema.Key
+	entry      int64
+}
+
+func (e *versionTakenError) Error() string {
+	return fmt.Sprintf("%s is already %s (entry %d), and this run made %s: choose another version, or give --move", e.label, e.have.Short(), e.entry, e.made.Short())
 }
 
 func sayRecorded(cmd *cobra.Command, r run.Result, label string, receipt schema.Receipt) {
@@ -297,7 +322,7 @@ func checkVersion(v *lineage.View, n *run.Naming, move bool) (bool, error) {
 		return false, err
 	}
 	if have.Key != n.Key && !move {
-		return false, fmt.Errorf("%s@%s is already %s (entry %d), and this run made %s: choose another version, or give --move", n.Name, n.Version, have.Key.Short(), have.Entry, n.Key.Short())
+		return false, &versionTakenError{label: n.Name + "@" + n.Version, have: have.Key, made: n.Key, entry: have.Entry}
 	}
 	return have.Key != n.Key, nil
 }

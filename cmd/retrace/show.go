@@ -65,7 +65,7 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 	t.row("type", out.PredicateType)
 	t.row("recorded", out.RecordedAt.Format(rfc3339))
 	t.row("namespace", out.Namespace)
-	t.row("source", out.Source)
+	t.field("source", out.Source)
 	t.row("evidence", string(out.Evidence))
 	t.row("signed by", strings.Join(out.Signers, ", "))
 	t.row("commitment", out.Commitment)
@@ -118,8 +118,8 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 	t := newTable(w)
 	t.row("resource", string(r.Key))
 	t.row("kind", r.Kind)
-	t.row("name", r.Name)
-	t.row("uri", r.URI)
+	t.field("name", r.Name)
+	t.field("uri", r.URI)
 	for _, alg := range slices.Sorted(maps.Keys(r.Digests)) {
 		t.row(alg, r.Digests[alg])
 	}
@@ -133,7 +133,7 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 		showStep(t, "made by", s)
 	}
 	for _, s := range used {
-		t.row("used by", fmt.Sprintf("step %d  %s", s.Entry, clipTo(s.Step.Name, 70)))
+		t.row("used by", fmt.Sprintf("step %d  %s", s.Entry, clipTo(shortCommand(s.Step.Name), 70)))
 	}
 	for _, rel := range up {
 		t.row(rel.Kind, fmt.Sprintf("%s (entry %d)", rel.To.Short(), rel.Entry))
@@ -149,7 +149,7 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 }
 
 func showStep(t *table, label string, s lineage.StepInfo) {
-	t.row(label, fmt.Sprintf("step %d  %s", s.Entry, clipTo(s.Step.Name, 70)))
+	t.row(label, fmt.Sprintf("step %d  %s", s.Entry, clipTo(shortCommand(s.Step.Name), 70)))
 	t.row("  run", s.Step.Run)
 	t.row("  by", s.Step.Builder+" ("+string(s.Evidence)+")")
 	if s.Step.Exit != nil {
