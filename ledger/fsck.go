@@ -31,8 +31,9 @@ type Finding struct {
 // Fsck reads everything that the ledger in dir holds and compares it: bodies
 // with commitments, commitments with tiles, tiles with the signed root, and
 // the index of duplicates with the entries. It uses no cache of its own, trusts
-// nothing that was checked before, and works where Open refuses. No finding
-// means that the ledger holds exactly what was signed with key.
+// nothing that was checked before, and works where Open refuses. It changes
+// nothing. No finding means that the ledger holds exactly what was signed with
+// key.
 //
 // Faults are yielded in the order of the entries; the first is the place to
 // look. An error ends the sequence and says that the rest could not be
@@ -99,7 +100,7 @@ func (c *checker) run() error {
 	if err := c.readCheckpoints(); err != nil {
 		return err
 	}
-	e, err := engine.OpenBadger(storePath(c.dir))
+	e, err := engine.InspectBadger(storePath(c.dir))
 	if err != nil {
 		return c.find(storePath(c.dir), "it cannot be opened: %v", err)
 	}

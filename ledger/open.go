@@ -74,10 +74,7 @@ func open(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger,
 	} else {
 		defer file.Close()
 	}
-	if l.engine, err = engine.OpenBadger(storePath(dir)); err != nil {
-		return nil, &DamageError{Where: storePath(dir), Problem: "cannot be opened", Err: err}
-	}
-	if err := l.recover(signed, file); err != nil {
+	if err := l.openStore(signed, file); err != nil {
 		return nil, err
 	}
 	if err := l.loadGenesis(); err != nil {
@@ -89,6 +86,33 @@ func open(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger,
 		}
 	}
 	return l, nil
+}
+
+// openStore opens the store and compares it with what was signed. A store that
+// is to be written to is looked at first, without changing it: opening it for
+// writing would throw away what of it cannot be read.
+func (l *Ledger) openStore(signed []verify.Checkpoint, file *checkpointFile) error {
+	path := storePath(l.dir)
+	e, err := engine.InspectBadger(path)
+	if err != nil {
+		return &DamageError{Where: path, Problem: "cannot be opened", Err: err}
+	}
+	if l.committer == nil {
+		l.engine = e
+		return l.recover(signed, nil)
+	}
+	probe, err := newLedger(l.dir, l.verifier)
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
+	probe.engine = e
+	if err := errors.Join(probe.recover(signed, nil), e.Close()); err != nil {
+		return err
+	}
+	if l.engine, err = engine.OpenBadger(path); err != nil {
+		return &DamageError{Where: path, Problem: "cannot be opened", Err: err}
+	}
+	return l.recover(signed, file)
 }
 
 func newLedger(dir string, v note.Verifier) (*Ledger, error) {

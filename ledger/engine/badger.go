@@ -17,11 +17,9 @@ import (
 // out of the tree of tables, which is what keeps long runs fast; one
 // transaction holds 15 % of a memtable.
 const (
-	valueThreshold = 64 << 10
-	memTableSize   = 64 << 20
-	blockCacheSize = 64 << 20
-	// The newest value log is read through on opening, so its size bounds the
-	// time that takes.
+	valueThreshold   = 64 << 10
+	memTableSize     = 64 << 20
+	blockCacheSize   = 64 << 20
 	valueLogFileSize = 256 << 20
 )
 
@@ -31,12 +29,20 @@ type badgerEngine struct {
 }
 
 // OpenBadger opens the Badger store in dir, which must exist, and makes one
-// there if it is empty.
+// there if it is empty. What a write-ahead log holds behind damage is lost by
+// that; InspectBadger shows it first.
 func OpenBadger(dir string) (Engine, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
 	}
-	opt := badger.DefaultOptions(dir).
+	if err := shieldValueLog(dir); err != nil {
+		return nil, err
+	}
+	return openBadger(dir, badgerOptions(dir))
+}
+
+func badgerOptions(dir string) badger.Options {
+	return badger.DefaultOptions(dir).
 		WithLogger(nil).
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // there is one writer
@@ -48,11 +54,13 @@ func OpenBadger(dir string) (Engine, error) {
 		WithBlockCacheSize(blockCacheSize).
 		WithValueLogFileSize(valueLogFileSize).
 		WithMetricsEnabled(false)
-	return openBadger(dir, opt)
 }
 
 func openBadger(dir string, opt badger.Options) (e *badgerEngine, err error) {
 	defer guard(&err)()
+	if err := checkTables(opt.Dir); err != nil {
+		return nil, err
+	}
 	db, err := badger.Open(opt)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package ledgertest
+package sparse
 
 import "os"
 
