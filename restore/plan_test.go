@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -356,7 +358,7 @@ func FuzzParseLock(f *testing.F) {
 // An image is laid out once, as an OCI layout, from its registry.
 func TestRestoreImage(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(registry.New())
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	repository := strings.TrimPrefix(server.URL, "http://") + "/train"
 	ref, err := name.ParseReference(repository + ":1")
@@ -420,8 +422,10 @@ func mustResolve(t *testing.T, w *world, text string) lineage.Ref {
 
 // The whole way over a real ledger: recorded, restored, reproduced, and the
 // verdicts appended.
+//
+// It does not run beside other tests: a program that one of them is just
+// starting would hold the ledger's lock for a moment after it was closed.
 func TestThroughLedger(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	w.chain(train)
 	l := ledgertest.New(t)

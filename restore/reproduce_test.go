@@ -285,6 +285,68 @@ func TestReproduceWithholdsChanges(t *testing.T) {
 	}
 }
 
+// The commit has the recorded output, too: it is taken out before the step runs.
+func TestReproduceWithholdsCode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.commit(map[string]string{"make.sh": "#!/bin/sh\nmkdir -p deep\necho deep > deep/a.txt\necho made > out.txt\n", "out.txt": "made\n", "deep/a.txt": "deep\n"})
+	for _, name := range []string{"out.txt", "deep"} {
+		if err := os.RemoveAll(filepath.Join(w.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.record(run.Options{Argv: []string{"./make.sh"}, Outputs: []string{"out.txt", "deep"}})
+	r := w.again(w.plan(w.lastRun()), &restore.ReproduceOptions{Confirm: yes, Started: func(_ restore.Command, dir string) {
+		for _, name := range []string{"out.txt", "deep"} {
+			if there(filepath.Join(dir, name)) {
+				t.Errorf("the step is given the recorded %s", name)
+			}
+		}
+	}})
+	wantVerdict(t, r, schema.BitExact)
+}
+
+// An input that was executable still is.
+func TestReproduceExecutableInput(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.commit(map[string]string{"make.sh": "#!/bin/sh\n./tool.sh > out.txt\n", ".gitignore": "tool.sh\n"})
+	w.write(map[string]string{"tool.sh": "#!/bin/sh\necho made\n"})
+	w.record(run.Options{Argv: []string{"./make.sh"}, Inputs: []string{"tool.sh"}, Outputs: []string{"out.txt"}})
+	wantVerdict(t, w.again(w.plan(w.lastRun()), nil), schema.BitExact)
+}
+
+// A program in the working root is restored with it, and runs from there.
+func TestReproduceIgnoredTool(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.commit(map[string]string{".gitignore": "bin/\n"})
+	w.write(map[string]string{"bin/tool": "#!/bin/sh\necho made > out.txt\n"})
+	w.record(run.Options{Argv: []string{filepath.Join(w.dir, "bin/tool")}, Outputs: []string{"out.txt"}})
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	wantVerdict(t, w.again(w.plan(w.lastRun()), nil), schema.BitExact)
+}
+
+func TestReproduceEnvironment(t *testing.T) {
+	t.Setenv("TZ", "Asia/Tokyo")
+	t.Setenv("RETRACE_RESTORE_TEST_OTHER", "leaks")
+	w := newWorld(t)
+	w.commit(map[string]string{"make.sh": "#!/bin/sh\necho x > out.txt\necho \"$HOME\\n$TMPDIR\\n$TZ\\n$RETRACE_RUN$RETRACE_RESTORE_TEST_OTHER\"\n"})
+	w.record(run.Options{Argv: []string{"./make.sh"}, Outputs: []string{"out.txt"}})
+	t.Setenv("TZ", "Europe/Berlin")
+	var out strings.Builder
+	var dir string
+	r := w.again(w.plan(w.lastRun()), &restore.ReproduceOptions{Confirm: yes, Stdout: &out, Started: func(_ restore.Command, d string) { dir = d }})
+	wantVerdict(t, r, schema.BitExact)
+	scratch := filepath.Dir(filepath.Dir(dir))
+	want := []string{filepath.Join(scratch, "home/01-make.sh"), filepath.Join(scratch, "tmp/01-make.sh"), "Asia/Tokyo", "", ""}
+	if diff := cmp.Diff(want, strings.Split(out.String(), "\n")); diff != "" {
+		t.Errorf("HOME, TMPDIR, TZ and others (-want +got):\n%s", diff)
+	}
+}
+
 // A step that is said to have made what it was given proves nothing.
 func TestReproduceInputIsOutput(t *testing.T) {
 	t.Parallel()
