@@ -103,10 +103,11 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 			return nil, err
 		}
 		meet(e.Step)
-		if opt.Depth > 0 && e.Depth == opt.Depth-1 && !a.Truncated {
-			if a.Truncated, err = v.goesOn(ctx, e, opt.Direction); err != nil {
-				return nil, err
-			}
+	}
+	if opt.Depth > 0 && !a.Truncated {
+		var err error
+		if a.Truncated, err = v.goesOn(ctx, a.Edges, opt); err != nil {
+			return nil, err
 		}
 	}
 	for _, entry := range steps {
@@ -153,14 +154,29 @@ func (v *View) TrustFor(entry int64) ([]int64, error) {
 	return slices.Sorted(maps.Keys(entries)), err
 }
 
-// goesOn says whether something lies beyond the far end of an edge.
-func (v *View) goesOn(ctx context.Context, e schema.Edge, d schema.Direction) (bool, error) {
-	far := e.To
-	if d == schema.Downstream {
-		far = e.From
+// goesOn says whether something lies beyond the edges that are as deep as opt
+// allows.
+func (v *View) goesOn(ctx context.Context, edges []schema.Edge, opt LineageOptions) (bool, error) {
+	ends := func(e schema.Edge) (near, far schema.Key) {
+		if opt.Direction == schema.Downstream {
+			return e.To, e.From
+		}
+		return e.From, e.To
 	}
-	for _, err := range schema.Walk(ctx, v, schema.Start{Key: far}, schema.WalkOptions{Direction: d, Depth: 1, Size: v.size}) {
-		return err == nil, err
+	looked := map[schema.Key]bool{} // what lies beyond is in the answer, or was looked for
+	for _, e := range edges {
+		near, _ := ends(e)
+		looked[near] = true
+	}
+	for _, e := range edges {
+		_, far := ends(e)
+		if e.Depth < opt.Depth-1 || looked[far] {
+			continue
+		}
+		looked[far] = true
+		for _, err := range schema.Walk(ctx, v, schema.Start{Key: far}, schema.WalkOptions{Direction: opt.Direction, Depth: 1, Size: v.size}) {
+			return err == nil, err
+		}
 	}
 	return false, nil
 }

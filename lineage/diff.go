@@ -12,7 +12,8 @@ import (
 // Difference is one way in which what made two resources differs.
 type Difference struct {
 	// Kind is the role of the thing that differs (input, code, changes, image,
-	// tool), or parameter, environment, command, platform or step.
+	// tool), or parameter, environment, command, platform or step; content of
+	// two resources that no recorded step made.
 	Kind  string
 	Name  string // path, parameter name or step name
 	Left  string // key or value; empty where only the right has it
@@ -45,7 +46,7 @@ type Diff struct {
 func (v *View) Diff(ctx context.Context, left, right Ref) (*Diff, error) {
 	d := &differ{v: v, ctx: ctx, found: map[string]int{}, seen: map[[2]schema.Start]bool{}}
 	out := &Diff{Left: left, Right: right, Size: v.size, Same: left.Start == right.Start}
-	if err := d.resources(left.Start, right.Start, 0); err != nil {
+	if err := d.roots(left.Start, right.Start); err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(d.list, func(a, b Difference) int {
@@ -111,6 +112,36 @@ func (d *differ) report(diff Difference, pair StepPair) {
 	d.found[id] = len(d.list)
 	diff.Steps = []StepPair{pair}
 	d.list = append(d.list, diff)
+}
+
+// roots compares the two resources themselves: bytes that differ and that no
+// recorded step made, on one side or on both, are a difference too.
+func (d *differ) roots(l, r schema.Start) error {
+	left, err := d.producer(l)
+	if err != nil {
+		return err
+	}
+	right, err := d.producer(r)
+	if err != nil {
+		return err
+	}
+	switch {
+	case left != nil && right != nil:
+		return d.resources(l, r, 0)
+	case l.Key == r.Key:
+		return nil
+	case left == nil && right == nil:
+		d.report(Difference{Kind: "content", Left: string(l.Key), Right: string(r.Key), Cause: true}, StepPair{-1, -1})
+		return nil
+	}
+	diff, pair := Difference{Kind: "step", Name: "producer", Cause: true}, StepPair{-1, -1}
+	if left != nil {
+		diff.Left, pair.Left = left.Step.Name, left.Entry
+	} else {
+		diff.Right, pair.Right = right.Step.Name, right.Entry
+	}
+	d.report(diff, pair)
+	return nil
 }
 
 // resources compares what made two resources that play the same part.
