@@ -139,6 +139,7 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a hundred processes")
 	}
+	t.Parallel()
 	seed := make([]byte, 32)
 	seed[0] = 7
 	key, err := keys.FromSeed(seed)

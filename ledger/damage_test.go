@@ -374,6 +374,7 @@ func commitments(t *testing.T, l *ledger.Ledger) (out [][32]byte) {
 
 // TestMissingAndChangedKeys removes and changes each kind of key of the store.
 func TestMissingAndChangedKeys(t *testing.T) {
+	t.Parallel()
 	w := filled(t, 600, 200)
 	mustAppend(t, w.Ledger, batchWithCursor())
 	want := commitments(t, w.Ledger)
@@ -437,6 +438,7 @@ func TestMissingIsNotNotFound(t *testing.T) {
 // newest entries are in write-ahead logs, and of one that is closed, whose
 // entries are in tables. Either everything is as it was, or somebody says so.
 func TestRot(t *testing.T) {
+	t.Parallel()
 	parts := 4
 	if *long {
 		parts = 64

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 )
 
 // dirLock is held while a process has a ledger open. The operating system
@@ -23,7 +25,7 @@ func lockDir(dir string) (*dirLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	taken, err := tryLock(f)
+	taken, err := disk.TryLock(f)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("locking %s: %w", path, err)
@@ -85,7 +87,7 @@ func (l *Ledger) room(group []*pending) error {
 	for _, p := range group {
 		need += 2 * uint64(p.bytes)
 	}
-	free, err := freeSpace(l.dir)
+	free, err := disk.FreeSpace(l.dir)
 	if err != nil {
 		return fmt.Errorf("asking how much room is left in %s: %w", l.dir, err)
 	}

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -47,23 +46,6 @@ func tileKey(level int, index int64) []byte {
 func cursorKey(namespace, source string) []byte {
 	return []byte(cursorPrefix + namespace + "\x00" + source)
 }
-
-// identity is the key under which duplicates of an envelope are found: an HMAC
-// under a secret of the ledger, since a bare digest would outlive the erasure
-// of what it was computed from (DESIGN 12.2).
-type identity [sha256.Size]byte
-
-func identify(secret []byte, namespace string, id []byte) identity {
-	h := hmac.New(sha256.New, secret)
-	h.Write([]byte(namespace))
-	h.Write([]byte{0})
-	h.Write(id)
-	var sum identity
-	h.Sum(sum[:0])
-	return sum
-}
-
-func (id identity) key() []byte { return append([]byte(dedupPrefix), id[:]...) }
 
 // seal frames a value whose content no hash of the tree covers, so that damage
 // to it is seen: SHA-256(payload) ‖ payload.

@@ -121,6 +121,7 @@ func TestProofsOfSmallSizes(t *testing.T) {
 }
 
 func TestProofsOfLargeSizes(t *testing.T) {
+	t.Parallel()
 	const most = 66_000 // three levels of tiles
 	w := filled(t, most, 4096)
 	leaves := leafHashes(t, w.Ledger)

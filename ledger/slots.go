@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 	"github.com/retrace-ledger/retrace/verify"
 )
 
@@ -184,7 +185,7 @@ func (c *checkpointFile) write(signed []byte) error {
 	if _, err := c.f.WriteAt(slot, int64(c.next*slotSize)); err != nil {
 		return fmt.Errorf("writing slot %d of %s: %w", c.next, c.f.Name(), err)
 	}
-	if err := syncData(c.f); err != nil {
+	if err := disk.SyncData(c.f); err != nil {
 		return fmt.Errorf("syncing %s: %w", c.f.Name(), err)
 	}
 	c.next = (c.next + 1) % slotCount

@@ -1,5 +1,3 @@
-// Package bench measures appends against the store beneath them: the same
-// bytes under the same keys in the same batches, written without a ledger.
 package bench
 
 import (
@@ -18,6 +16,7 @@ import (
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/engine"
+	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -305,7 +304,7 @@ func (r *raw) run(envs []prepared, batches []int) (time.Duration, error) {
 		if _, err := r.slots.WriteAt(slot, int64(i%2)*4096); err != nil {
 			return 0, err
 		}
-		if err := syncData(r.slots); err != nil {
+		if err := disk.SyncData(r.slots); err != nil {
 			return 0, err
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
-	"github.com/retrace-ledger/retrace/ledger/internal/sparse"
+	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 )
 
 // InspectBadger opens the Badger store in dir for reading, as it is, and
@@ -90,7 +90,7 @@ func mirror(dir, scratch string) (closed bool, err error) {
 		case kind == ".sst", kind == ".vlog" && info.Size() > linkAbove:
 			err = os.Symlink(from, to)
 		default:
-			err = sparse.Copy(from, to)
+			err = disk.Copy(from, to)
 		}
 		if err != nil {
 			return false, err

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/retrace-ledger/retrace/ledger/internal/sparse"
+	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 )
 
 // Copy copies the directory of a ledger, also of one that is open, into a new
@@ -29,7 +29,7 @@ func Copy(t testing.TB, dir string) string {
 		if d.IsDir() {
 			return os.MkdirAll(filepath.Join(to, rel), 0o755)
 		}
-		if err := sparse.Copy(path, filepath.Join(to, rel)); !errors.Is(err, fs.ErrNotExist) {
+		if err := disk.Copy(path, filepath.Join(to, rel)); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil

@@ -1,4 +1,3 @@
-// Package enginetest is what an engine has to pass to hold a ledger.
 package enginetest
 
 import (

@@ -1,6 +1,6 @@
 //go:build unix
 
-package ledger
+package disk
 
 import (
 	"errors"
@@ -9,7 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func tryLock(f *os.File) (taken bool, err error) {
+// TryLock takes an exclusive lock on f, if nobody has one. Closing f, or the
+// end of the process, gives it back.
+func TryLock(f *os.File) (taken bool, err error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, nil
@@ -17,7 +19,8 @@ func tryLock(f *os.File) (taken bool, err error) {
 	return err == nil, err
 }
 
-func freeSpace(dir string) (uint64, error) {
+// FreeSpace is how many bytes can still be written in dir.
+func FreeSpace(dir string) (uint64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package sparse
+package disk
 
 import "os"
 

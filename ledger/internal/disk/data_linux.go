@@ -1,4 +1,4 @@
-package sparse
+package disk
 
 import (
 	"errors"

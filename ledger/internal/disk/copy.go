@@ -1,13 +1,13 @@
-// Package sparse copies files and keeps their holes: a store that was not
-// closed has files of hundreds of megabytes with little in them.
-package sparse
+package disk
 
 import (
 	"io"
 	"os"
 )
 
-// Copy copies the file at from to a new file at to, with its permissions.
+// Copy copies the file at from to a new file at to, with its permissions and
+// its holes: a store that was not closed has files of hundreds of megabytes with
+// little in them.
 func Copy(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {

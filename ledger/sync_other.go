@@ -1,8 +1,0 @@
-//go:build !linux
-
-package ledger
-
-import "os"
-
-// syncData makes what was written inside an allocated file durable.
-func syncData(f *os.File) error { return f.Sync() }
