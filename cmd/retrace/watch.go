@@ -31,14 +31,14 @@ URL, or the path of a local Git repository:
 		Example: "  retrace watch --once .\n  retrace watch git+https://git.example.com/ml/forecast oci://registry.example.com/ml/trainer",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := a.open(cmd.Context())
+			b, log, err := a.openToWatch(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer b.Close()
 			var runners []*watched
 			for _, arg := range args {
-				w, err := b.openSource(cmd.Context(), arg, interval)
+				w, err := b.openSource(cmd.Context(), log, arg, interval)
 				if err != nil {
 					return cannot(err)
 				}
@@ -92,7 +92,7 @@ func sourceURL(arg string) (string, error) {
 	return "", fmt.Errorf("%s is not a Git repository; to watch it as a folder, name it dir://%s", arg, filepath.ToSlash(path))
 }
 
-func (b *book) openSource(ctx context.Context, arg string, interval time.Duration) (*watched, error) {
+func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, interval time.Duration) (*watched, error) {
 	if b.observer == nil {
 		return nil, errors.New("watching signs what it sees, and the observer key is not here")
 	}
@@ -109,7 +109,7 @@ func (b *book) openSource(ctx context.Context, arg string, interval time.Duratio
 		return nil, err
 	}
 	w := &watched{name: name, bar: newProgress(-1, name)}
-	w.runner = ingest.NewRunner(source, name, b.log, b.observer, &ingest.Options{
+	w.runner = ingest.NewRunner(source, name, log, b.observer, &ingest.Options{
 		Submitter: b.observer.ID(),
 		Interval:  interval,
 		Progress:  func(p ingest.Progress) { w.last = p; w.bar.set(int64(p.Done), int64(p.Total)) },
