@@ -38,10 +38,7 @@ func (d difference) Left() *string  { return text(d.d.Left) }
 func (d difference) Right() *string { return text(d.d.Right) }
 func (d difference) Cause() *bool   { return &d.d.Cause }
 
-func (d difference) Depth() *int32 {
-	n := int32(d.d.Depth)
-	return &n
-}
+func (d difference) Depth() *int32 { return number(d.d.Depth) }
 
 func (d difference) Steps() *[]stepPair {
 	out := make([]stepPair, len(d.d.Steps))

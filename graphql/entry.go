@@ -37,7 +37,7 @@ func (a *answer) entryOf(ctx context.Context, info lineage.EntryInfo) *entry {
 	return &entry{a, info, sync.OnceValues(func() (schema.Entry, error) { return a.log.Entry(ctx, info.Index) })}
 }
 
-func (e *entry) ID() graphql.ID         { return opaque("entry", strconv.FormatInt(e.info.Index, 10)) }
+func (e *entry) ID() ID                 { return opaque("entry", strconv.FormatInt(e.info.Index, 10)) }
 func (e *entry) Index() Long            { return Long(e.info.Index) }
 func (e *entry) PredicateType() *string { return text(e.info.PredicateType) }
 func (e *entry) State() string          { return string(e.info.State) }

@@ -38,12 +38,16 @@ func (a *answer) modelOf(m lineage.ModelVersion) (*model, error) {
 }
 
 // ID tells a version that was moved from what it was before.
-func (m *model) ID() graphql.ID {
+func (m *model) ID() ID {
 	return opaque("model", m.name+"@"+m.version+"#"+strconv.FormatInt(m.ref.Entry, 10))
 }
 
 func (m *model) Name() *string    { return text(m.name) }
 func (m *model) Version() *string { return text(m.version) }
+func (m *model) Kind() *string    { return m.resource.Kind }
+func (m *model) URI() *string     { return m.resource.URI }
+func (m *model) Digest() *Digest  { return m.resource.Digest }
+func (m *model) State() string    { return m.resource.State }
 
 func (m *model) Resource() *resource { return m.resource }
 
@@ -52,7 +56,7 @@ func (m *model) Step(ctx context.Context) (*step, error) {
 	if err != nil || len(made) == 0 {
 		return nil, err
 	}
-	return &step{m.in, made[len(made)-1]}, nil
+	return m.in.newStep(made[len(made)-1]), nil
 }
 
 func (m *model) Metrics(ctx context.Context) (*JSON, error) {

@@ -57,7 +57,7 @@ type workload struct {
 	p    lineage.Pointed
 }
 
-func (w *workload) ID() graphql.ID     { return opaque("workload", w.full) }
+func (w *workload) ID() ID             { return opaque("workload", w.full) }
 func (w *workload) Name() *string      { return text(w.full) }
 func (w *workload) Cluster() *string   { return w.part(0) }
 func (w *workload) Namespace() *string { return w.part(1) }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/graph-gophers/graphql-go"
-
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -93,7 +91,7 @@ func (a *API) plan(ctx context.Context, text string) (*answer, lineage.Ref, *Pla
 	return in, ref, plan, err
 }
 
-func (q *query) Restoration(ctx context.Context, args struct{ ID graphql.ID }) (*restoration, error) {
+func (q *query) Restoration(ctx context.Context, args struct{ ID ID }) (*restoration, error) {
 	if q.opt.Restores == nil {
 		return nil, nil
 	}
@@ -167,7 +165,7 @@ func (p planStep) Digest() *Digest {
 // restoration resolves Restoration.
 type restoration struct{ r Restoration }
 
-func (r *restoration) ID() graphql.ID    { return graphql.ID(r.r.ID) }
+func (r *restoration) ID() ID            { return ID(r.r.ID) }
 func (r *restoration) State() string     { return r.r.State }
 func (r *restoration) Ref() string       { return r.r.Ref }
 func (r *restoration) Steps() []planStep { return planSteps(r.r.Steps) }

@@ -91,10 +91,26 @@ func jsonOf[V any](v map[string]V) (*JSON, error) {
 	return &JSON{Text: text}, err
 }
 
+// ID is the scalar ID. The library's own type encodes itself slowly.
+type ID string
+
+// ImplementsGraphQLType implements decode.Unmarshaler.
+func (ID) ImplementsGraphQLType(name string) bool { return name == "ID" }
+
+// UnmarshalGraphQL takes a string.
+func (id *ID) UnmarshalGraphQL(input any) error {
+	s, ok := input.(string)
+	if !ok {
+		return badInput("", "%v is not an ID", input)
+	}
+	*id = ID(s)
+	return nil
+}
+
 // opaque makes the id of a node: its kind and value, in a form that nobody is
 // tempted to take apart.
-func opaque(kind, value string) graphql.ID {
-	return graphql.ID(base64.RawURLEncoding.EncodeToString([]byte(kind + ":" + value)))
+func opaque(kind, value string) ID {
+	return ID(base64.RawURLEncoding.EncodeToString([]byte(kind + ":" + value)))
 }
 
 // The functions below turn what is absent into null.
@@ -104,6 +120,11 @@ func text(s string) *string {
 		return nil
 	}
 	return &s
+}
+
+func number(n int) *int32 {
+	i := int32(n)
+	return &i
 }
 
 func long(n int64) *Long {

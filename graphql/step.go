@@ -12,8 +12,16 @@ import (
 
 // step resolves Step.
 type step struct {
+	ID   ID
+	Run  *string
+	Name *string
+
 	in   *answer
 	info lineage.StepInfo
+}
+
+func (a *answer) newStep(info lineage.StepInfo) *step {
+	return &step{ID: opaque("step", strconv.FormatInt(info.Entry, 10)), Run: text(info.Step.Run), Name: text(info.Step.Name), in: a, info: info}
 }
 
 func (a *answer) step(ctx context.Context, entry int64) (*step, error) {
@@ -24,13 +32,9 @@ func (a *answer) step(ctx context.Context, entry int64) (*step, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &step{a, info}, nil
+	return a.newStep(info), nil
 }
 
-func (s *step) ID() graphql.ID { return opaque("step", strconv.FormatInt(s.info.Entry, 10)) }
-
-func (s *step) Run() *string            { return text(s.info.Step.Run) }
-func (s *step) Name() *string           { return text(s.info.Step.Name) }
 func (s *step) BuildType() *string      { return text(s.info.Step.BuildType) }
 func (s *step) Builder() *string        { return text(s.info.Step.Builder) }
 func (s *step) Started() *graphql.Time  { return instant(s.info.Step.Started) }

@@ -50,13 +50,13 @@ func (a *answer) walk(ctx context.Context, ref lineage.Ref, opt lineage.LineageO
 	}
 	w := &walk{a, opt.Depth, found, make(map[schema.Key]*resource, len(found.Resources)), make(map[int64]*step, len(found.Steps))}
 	for _, r := range found.Resources {
-		w.resources[r.Key] = &resource{a, refTo(r.Key), r}
+		w.resources[r.Key] = a.newResource(refTo(r.Key), r)
 	}
 	if root := w.resources[ref.Start.Key]; root != nil {
 		root.ref = ref
 	}
 	for _, s := range found.Steps {
-		w.steps[s.Entry] = &step{a, s}
+		w.steps[s.Entry] = a.newStep(s)
 	}
 	return w, nil
 }
@@ -84,10 +84,15 @@ func (w *walk) Steps() *[]*step {
 	return &out
 }
 
-func (w *walk) Edges() *[]edge {
-	out := make([]edge, len(w.a.Edges))
+func (w *walk) Edges() *[]*edge {
+	out := make([]*edge, len(w.a.Edges))
 	for i := range w.a.Edges {
-		out[i] = edge{w, &w.a.Edges[i]}
+		e := &w.a.Edges[i]
+		out[i] = &edge{
+			From: w.resources[e.From], To: w.resources[e.To], Step: w.steps[e.Step],
+			Relation: text(e.Relation), Role: text(e.Role), Path: text(e.Path), Evidence: text(string(e.Evidence)),
+			Ambiguous: &e.Ambiguous, Depth: number(e.Depth), in: w.in, entry: e.Entry,
+		}
 	}
 	return &out
 }
@@ -106,24 +111,20 @@ func (w *walk) Proof(ctx context.Context) (*string, error) {
 	return w.in.bundle(ctx, claim, w.a.Entries...)
 }
 
-// edge resolves Edge. It reads nothing: an answer has many.
+// edge resolves Edge. It reads nothing unless its entry is asked for: an answer
+// has many edges.
 type edge struct {
-	w *walk
-	e *schema.Edge
+	From, To  *resource
+	Step      *step
+	Relation  *string
+	Role      *string
+	Path      *string
+	Evidence  *string
+	Ambiguous *bool
+	Depth     *int32
+
+	in    *answer
+	entry int64
 }
 
-func (e edge) From() *resource   { return e.w.resources[e.e.From] }
-func (e edge) To() *resource     { return e.w.resources[e.e.To] }
-func (e edge) Step() *step       { return e.w.steps[e.e.Step] }
-func (e edge) Relation() *string { return text(e.e.Relation) }
-func (e edge) Role() *string     { return text(e.e.Role) }
-func (e edge) Path() *string     { return text(e.e.Path) }
-func (e edge) Evidence() *string { return text(string(e.e.Evidence)) }
-func (e edge) Ambiguous() *bool  { return &e.e.Ambiguous }
-
-func (e edge) Depth() *int32 {
-	d := int32(e.e.Depth)
-	return &d
-}
-
-func (e edge) Entry(ctx context.Context) (*entry, error) { return e.w.in.entry(ctx, e.e.Entry) }
+func (e *edge) Entry(ctx context.Context) (*entry, error) { return e.in.entry(ctx, e.entry) }

@@ -19,6 +19,7 @@ type world struct {
 	t     testing.TB
 	graph *lineage.Graph
 	api   *graphql.API
+	steps int // made so far
 }
 
 func newWorld(t testing.TB, opt *graphql.Options) *world {
@@ -78,19 +79,22 @@ func file(path, content string) schema.Descriptor {
 	return d
 }
 
-// noon is when everything in the stories happened.
+// noon is when the stories begin.
 func noon() time.Time { return time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) }
 
-// step is provenance of a step that some other builder ran.
+// step is provenance of a step that some other builder ran, one minute long,
+// after every step before it.
 func (w *world) step(run string, parameters map[string]any, uses []schema.Descriptor, made ...schema.Descriptor) schema.Envelope {
 	w.t.Helper()
+	began := noon().Add(time.Duration(w.steps) * time.Hour)
+	w.steps++
 	params, err := schema.Canonical(parameters)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return w.Sign(w.t, schema.ProvenanceV1, schema.Provenance{
 		BuildDefinition: schema.BuildDefinition{BuildType: "https://example.com/pipeline/v1", ExternalParameters: params, ResolvedDependencies: uses},
-		RunDetails:      schema.RunDetails{Builder: schema.Builder{ID: "https://example.com/builder"}, Metadata: schema.Metadata{InvocationID: run, StartedOn: noon(), FinishedOn: noon().Add(time.Minute)}},
+		RunDetails:      schema.RunDetails{Builder: schema.Builder{ID: "https://example.com/builder"}, Metadata: schema.Metadata{InvocationID: run, StartedOn: began, FinishedOn: began.Add(time.Minute)}},
 	}, made...)
 }
 
