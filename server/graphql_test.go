@@ -106,7 +106,7 @@ func TestBundleFromAfar(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, index := range []int64{0, 1, 255, 256, 600} {
-		b, err := verify.Build(t.Context(), l, verify.Claim{Ref: "x", Entry: index, Size: l.Size()}, index)
+		b, err := verify.Build(t.Context(), l, verify.Claim{Ref: fmt.Sprint("entry:", index), Entry: index, Size: l.Size()}, index)
 		if err != nil {
 			t.Fatal(err)
 		}

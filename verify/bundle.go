@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/mod/sumdb/note"
@@ -165,10 +167,25 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 			return nil, malformed("bundle", "entry %d must have either a body or a commitment", e.Index)
 		}
 	}
+	if d := b.Claim.Direction; d != "" && d != schema.Upstream && d != schema.Downstream {
+		return nil, malformed("bundle", "direction %q is neither %s nor %s", d, schema.Upstream, schema.Downstream)
+	}
+	if b.Claim.Depth < 0 {
+		return nil, malformed("bundle", "depth %d is negative", b.Claim.Depth)
+	}
 	if len(b.Entries) == 0 || b.Entries[0].Index != 0 {
 		return nil, malformed("bundle", "genesis, entry 0, is missing: without it nothing says whose ledger this is")
 	}
 	return b, nil
+}
+
+// decode64 takes base64 in its one form. The strict decoder of the standard
+// library still skips line breaks.
+func decode64(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("base64 with line breaks")
+	}
+	return base64.StdEncoding.Strict().DecodeString(s)
 }
 
 // open decodes an entry of the bundle and checks its place in the tree.
@@ -176,7 +193,7 @@ func (e BundleEntry) open(b *Bundle, v note.Verifier) (schema.Entry, error) {
 	out := schema.Entry{Index: e.Index, State: schema.Withheld}
 	what := fmt.Sprintf("entry %d of the bundle", e.Index)
 	if e.Body != "" {
-		raw, err := base64.StdEncoding.Strict().DecodeString(e.Body)
+		raw, err := decode64(e.Body)
 		if err != nil {
 			return out, malformed(what, "body: %v", err)
 		}
@@ -184,7 +201,7 @@ func (e BundleEntry) open(b *Bundle, v note.Verifier) (schema.Entry, error) {
 			return out, &MalformedError{What: what, Err: err}
 		}
 	} else {
-		raw, err := base64.StdEncoding.Strict().DecodeString(e.Commitment)
+		raw, err := decode64(e.Commitment)
 		if err != nil || len(raw) != len(out.Commitment) {
 			return out, malformed(what, "commitment is not 32 bytes of base64")
 		}
@@ -192,7 +209,7 @@ func (e BundleEntry) open(b *Bundle, v note.Verifier) (schema.Entry, error) {
 	}
 	p := Proof{Index: e.Index, Checkpoint: []byte(b.Checkpoint)}
 	for _, s := range e.Proof {
-		h, err := base64.StdEncoding.Strict().DecodeString(s)
+		h, err := decode64(s)
 		if err != nil || len(h) != tlog.HashSize {
 			return out, malformed(what, "proof is not a list of hashes")
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,6 +40,7 @@ type VerdictEntry struct {
 	Signers       []string        `json:"signers,omitempty"`
 	Evidence      schema.Evidence `json:"evidence,omitempty"`
 	Withheld      bool            `json:"withheld,omitempty"`
+	Unreadable    string          `json:"unreadable,omitempty"` // why it states nothing
 }
 
 // Options changes how a bundle is verified. The zero value is right.
@@ -61,7 +63,7 @@ func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*V
 	if b.Claim.Size < 1 || b.Claim.Size > c.Size {
 		return nil, &FalseError{"the size that the answer speaks for", fmt.Errorf("it is %d, the checkpoint covers %d", b.Claim.Size, c.Size)}
 	}
-	ck := &checkState{b: b, opts: opts, graph: schema.NewFactGraph(), resources: map[schema.Key]schema.Resource{}}
+	ck := &checkState{b: b, opts: opts, graph: schema.NewFactGraph(), resources: map[schema.Key]schema.Resource{}, made: map[schema.Key]bool{}}
 	ck.verdict = &Verdict{
 		Origin: c.Origin, LogKey: fmt.Sprintf("%s+%08x", v.Name(), v.KeyHash()), TreeSize: c.Size, SpeaksFor: b.Claim.Size,
 		Ref: b.Claim.Ref, Root: b.Claim.Root, Grades: "as the ledger's operator trusts keys",
@@ -104,6 +106,8 @@ type checkState struct {
 	graph     *schema.FactGraph
 	resources map[schema.Key]schema.Resource
 	withheld  int
+	made      map[schema.Key]bool // that a step in the bundle made
+	unasked   string              // what is not proven of the question
 }
 
 type opened struct {
@@ -111,6 +115,8 @@ type opened struct {
 	statement schema.Statement
 	facts     *schema.Facts
 	evidence  schema.Evidence
+	// unreadable is why the envelope states nothing; empty if it does.
+	unreadable string
 }
 
 // genesis checks that entry 0 names this log, this log key, and an observer
@@ -163,12 +169,15 @@ func (c *checkState) entry(e schema.Entry) error {
 	}
 	what := fmt.Sprintf("entry %d", e.Index)
 	s, err := e.Envelope.Statement()
-	if err != nil {
-		return &MalformedError{What: what, Err: err}
+	f := &schema.Facts{}
+	if err == nil {
+		f, err = s.Facts()
 	}
-	f, err := s.Facts()
 	if err != nil {
-		return &MalformedError{What: what, Err: err}
+		// The ledger holds what it could not read when it was recorded, and so
+		// does its graph: it states nothing.
+		c.entries = append(c.entries, opened{Entry: e, statement: s, facts: &schema.Facts{}, unreadable: err.Error()})
+		return nil
 	}
 	c.entries = append(c.entries, opened{Entry: e, statement: s, facts: f})
 	for _, r := range f.Resources {
@@ -200,7 +209,7 @@ func (c *checkState) grade() error {
 	}
 	for i := range c.entries {
 		e := &c.entries[i]
-		ve := VerdictEntry{Index: e.Index, PredicateType: e.statement.PredicateType, RecordedAt: e.Header.RecordedAt}
+		ve := VerdictEntry{Index: e.Index, PredicateType: e.statement.PredicateType, RecordedAt: e.Header.RecordedAt, Unreadable: e.unreadable}
 		if e.State != schema.Present {
 			ve.Withheld = true
 			c.verdict.Entries = append(c.verdict.Entries, ve)
@@ -232,17 +241,23 @@ func (c *checkState) claim(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.asked(); err != nil {
+		return err
+	}
 	if cl.Root == "" {
 		return c.entryClaim()
 	}
-	next := 0
-	walk := schema.Walk(ctx, c.graph, schema.Start{Key: cl.Root, Run: cl.Run}, schema.WalkOptions{Direction: cl.Direction, Depth: cl.Depth, Size: cl.Size})
+	next, more := 0, false
+	walk := schema.Walk(ctx, c.graph, schema.Start{Key: cl.Root, Run: cl.Run}, schema.WalkOptions{
+		Direction: cl.Direction, Depth: cl.Depth, Size: cl.Size,
+		Made: func(k schema.Key, _ int64) { c.made[k] = true },
+	})
 	for got, err := range walk {
 		if err != nil {
 			return &MalformedError{What: "bundle", Err: err}
 		}
 		if next == len(cl.Edges) {
-			if cl.Truncated {
+			if more = cl.Truncated; more {
 				break
 			}
 			return &FalseError{"the answer", fmt.Errorf("it leaves out an edge that entry %d states: %s", got.Entry, describeEdge(got))}
@@ -252,16 +267,35 @@ func (c *checkState) claim(ctx context.Context) error {
 		if c.opts.Trust != nil {
 			got.Evidence = want.Evidence
 		}
+		if got != want && c.hidden(got, want) {
+			return malformed("bundle", "edge %d of the answer cannot be derived again: the body of an entry that it rests on is withheld", next+1)
+		}
 		if got != want {
 			return &FalseError{"the answer", fmt.Errorf("its edge %d says %s; the entries state %s", next+1, describeEdge(want), describeEdge(got))}
 		}
 		c.verdict.Edges = append(c.verdict.Edges, graded)
 		next++
 	}
+	if next < len(cl.Edges) && c.hidden(schema.Edge{}, cl.Edges[next]) {
+		return malformed("bundle", "edge %d of the answer cannot be derived again: the body of entry %d, which states it, is withheld", next+1, cl.Edges[next].Entry)
+	}
 	if next < len(cl.Edges) {
 		return &FalseError{"the answer", fmt.Errorf("no entry in the bundle states its edge %d: %s", next+1, describeEdge(cl.Edges[next]))}
 	}
+	if cl.Truncated && cl.Depth == 0 && !more {
+		return &FalseError{"the answer", errors.New("it says that it was cut off, and the entries state no more")}
+	}
 	return nil
+}
+
+// hidden says whether a withheld body may be why the entries give another edge
+// than the answer: it would state the edge, or decide how it is graded.
+func (c *checkState) hidden(got, want schema.Edge) bool {
+	if c.withheld == 0 {
+		return false
+	}
+	got.Evidence = want.Evidence
+	return got == want || slices.ContainsFunc(c.entries, func(e opened) bool { return e.Index == want.Entry && e.State != schema.Present })
 }
 
 // name checks that the entry which the claim names says that the name points
@@ -283,8 +317,8 @@ func (c *checkState) name() error {
 
 func (c *checkState) entryClaim() error {
 	cl := c.b.Claim
-	if len(cl.Edges) > 0 {
-		return &FalseError{"the answer", errors.New("it has edges but no root that they are reached from")}
+	if len(cl.Edges) > 0 || cl.Run != "" || cl.Direction != "" || cl.Depth != 0 || cl.Truncated {
+		return &FalseError{"the answer", errors.New("it has a walk but no root that it starts from")}
 	}
 	if !slices.ContainsFunc(c.entries, func(e opened) bool { return e.Index == cl.Entry }) {
 		return &FalseError{"the answer", fmt.Errorf("entry %d, which it is about, is not in the bundle", cl.Entry)}
@@ -322,8 +356,14 @@ func (c *checkState) conclude() {
 		r := c.resources[k]
 		v.notProven("where %s came from: no entry in the bundle records a step that made it", label(r, k))
 	}
-	if cl.Truncated {
+	switch {
+	case cl.Truncated:
 		v.notProven("what lies beyond: the answer was cut off")
+	case cl.Depth > 0:
+		v.notProven("what lies deeper than %d edges: the answer was not asked for it", cl.Depth)
+	}
+	if c.unasked != "" {
+		v.notProven("%s", c.unasked)
 	}
 	if c.withheld > 0 {
 		v.notProven("what %d entries state whose bodies are withheld or erased", c.withheld)
@@ -350,7 +390,7 @@ func label(r schema.Resource, k schema.Key) string {
 
 // unproduced are the resources that edges lead to and none leads from.
 func (c *checkState) unproduced() []schema.Key {
-	made := map[schema.Key]bool{}
+	made := maps.Clone(c.made)
 	for _, e := range c.verdict.Edges {
 		made[e.From] = true
 	}
