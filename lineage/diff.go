@@ -117,17 +117,17 @@ func (d *differ) report(diff Difference, pair StepPair) {
 // roots compares the two resources themselves: bytes that differ and that no
 // recorded step made, on one side or on both, are a difference too.
 func (d *differ) roots(l, r schema.Start) error {
-	left, err := d.producer(l)
+	left, err := d.producer(l, nil)
 	if err != nil {
 		return err
 	}
-	right, err := d.producer(r)
+	right, err := d.producer(r, nil)
 	if err != nil {
 		return err
 	}
 	switch {
 	case left != nil && right != nil:
-		return d.resources(l, r, 0)
+		return d.resources(made{l, left}, made{r, right}, 0)
 	case l.Key == r.Key:
 		return nil
 	case left == nil && right == nil:
@@ -144,33 +144,46 @@ func (d *differ) roots(l, r schema.Start) error {
 	return nil
 }
 
-// resources compares what made two resources that play the same part.
-func (d *differ) resources(l, r schema.Start, depth int) error {
-	if l == r || d.seen[[2]schema.Start{l, r}] {
-		return nil
-	}
-	d.seen[[2]schema.Start{l, r}] = true
-	left, err := d.producer(l)
-	if err != nil {
-		return err
-	}
-	right, err := d.producer(r)
-	if err != nil {
-		return err
-	}
-	if left == nil || right == nil || left.Entry == right.Entry {
-		return nil
-	}
-	return d.steps(*left, *right, depth)
+// made is a resource with the step that made it; nil where none is known.
+type made struct {
+	schema.Start
+	by *StepInfo
 }
 
-// producer is the step that made a resource; the newest where several did.
-func (d *differ) producer(s schema.Start) (*StepInfo, error) {
-	made, err := d.v.Producers(d.ctx, s)
-	if err != nil || len(made) == 0 {
+// resources compares what made two resources that play the same part.
+func (d *differ) resources(l, r made, depth int) error {
+	pair := [2]schema.Start{l.Start, r.Start}
+	if l.Start == r.Start || d.seen[pair] {
+		return nil
+	}
+	d.seen[pair] = true
+	if l.by == nil || r.by == nil || l.by.Entry == r.by.Entry {
+		return nil
+	}
+	return d.steps(*l.by, *r.by, depth)
+}
+
+// producer is the step that made a resource before user used it; the newest
+// where several did. A user of nil asks for the newest of all.
+func (d *differ) producer(s schema.Start, user *StepInfo) (*StepInfo, error) {
+	all, err := d.v.Producers(d.ctx, s)
+	if err != nil {
 		return nil, err
 	}
-	return &made[len(made)-1], nil
+	for i := len(all) - 1; i >= 0; i-- {
+		if user == nil || !endedAfter(&all[i], user) {
+			return &all[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// endedAfter says whether a step cannot have made what user used: it is that
+// step, or it ended after that step began. A step that copies its input makes
+// the bytes that it and the runs before it used.
+func endedAfter(s, user *StepInfo) bool {
+	began, ended := user.Step.Started, s.Step.Finished
+	return s.Entry == user.Entry || (!began.IsZero() && !ended.IsZero() && ended.After(began))
 }
 
 func (d *differ) steps(l, r StepInfo, depth int) error {
@@ -188,7 +201,7 @@ func (d *differ) steps(l, r StepInfo, depth int) error {
 	}
 	d.values("parameter", ls.Parameters, rs.Parameters, depth, pair)
 	d.values("environment", ls.Environment, rs.Environment, depth, pair)
-	return d.uses(ls, rs, depth, pair)
+	return d.uses(l, r, depth)
 }
 
 func (d *differ) values(kind string, l, r map[string]string, depth int, pair StepPair) {
@@ -217,23 +230,24 @@ func part(u schema.Use) string {
 	return u.Role
 }
 
-func (d *differ) uses(ls, rs *schema.Step, depth int, pair StepPair) error {
+func (d *differ) uses(ls, rs StepInfo, depth int) error {
+	pair := StepPair{ls.Entry, rs.Entry}
 	right := map[string]schema.Use{}
-	for _, u := range rs.Uses {
+	for _, u := range rs.Step.Uses {
 		right[part(u)] = u
 	}
-	for _, l := range ls.Uses {
+	for _, l := range ls.Step.Uses {
 		r, ok := right[part(l)]
 		delete(right, part(l))
 		if !ok {
 			d.report(Difference{Kind: l.Role, Name: useName(l), Left: string(l.Key), Depth: depth, Cause: true}, pair)
 			continue
 		}
-		if err := d.use(l, r, depth, pair); err != nil {
+		if err := d.use(used{l, &ls}, used{r, &rs}, depth); err != nil {
 			return err
 		}
 	}
-	for _, u := range rs.Uses {
+	for _, u := range rs.Step.Uses {
 		if r, ok := right[part(u)]; ok {
 			d.report(Difference{Kind: r.Role, Name: useName(r), Right: string(r.Key), Depth: depth, Cause: true}, pair)
 		}
@@ -241,25 +255,36 @@ func (d *differ) uses(ls, rs *schema.Step, depth int, pair StepPair) error {
 	return nil
 }
 
+// used is a use with the step that used.
+type used struct {
+	schema.Use
+	in *StepInfo
+}
+
 // use reports two things that differ, and goes on to what made them. A thing
 // that nothing recorded made on either side is a cause; otherwise the cause
 // lies further up.
-func (d *differ) use(l, r schema.Use, depth int, pair StepPair) error {
+func (d *differ) use(l, r used, depth int) error {
 	if l.Key == r.Key {
 		return nil
 	}
-	ls, rs := schema.Start{Key: l.Key, Run: l.Producer}, schema.Start{Key: r.Key, Run: r.Producer}
-	lp, err := d.producer(ls)
+	lm, err := d.madeBy(l)
 	if err != nil {
 		return err
 	}
-	rp, err := d.producer(rs)
+	rm, err := d.madeBy(r)
 	if err != nil {
 		return err
 	}
-	cause := lp == nil || rp == nil || lp.Entry == rp.Entry
-	d.report(Difference{Kind: l.Role, Name: useName(l), Left: string(l.Key), Right: string(r.Key), Depth: depth, Cause: cause}, pair)
-	return d.resources(ls, rs, depth+1)
+	cause := lm.by == nil || rm.by == nil || lm.by.Entry == rm.by.Entry
+	d.report(Difference{Kind: l.Role, Name: useName(l.Use), Left: string(l.Key), Right: string(r.Key), Depth: depth, Cause: cause}, StepPair{l.in.Entry, r.in.Entry})
+	return d.resources(lm, rm, depth+1)
+}
+
+func (d *differ) madeBy(u used) (made, error) {
+	s := schema.Start{Key: u.Key, Run: u.Producer}
+	by, err := d.producer(s, u.in)
+	return made{s, by}, err
 }
 
 func useName(u schema.Use) string {

@@ -141,7 +141,7 @@ func (worktrees) Pack(ctx context.Context, dir, commit string, w io.Writer) erro
 func (w *world) record(o run.Options) run.Result {
 	w.t.Helper()
 	o.Dir, o.Git, o.Stdout, o.Stderr = filepath.Join(w.dir, o.Dir), worktrees{}, io.Discard, io.Discard
-	o.Producer = func(k schema.Key) string { return w.made[k] }
+	o.Producer = func(k schema.Key, _ string) string { return w.made[k] }
 	r, err := run.Record(w.t.Context(), w.store, o)
 	if err != nil {
 		w.t.Fatal(err)

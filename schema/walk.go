@@ -249,7 +249,8 @@ func (w *walker) uses(q queued, entry int64, step *Step, ambiguous bool, yield f
 				return err
 			}
 		}
-		if u.Key != q.Key {
+		// A copy is made of equal bytes, and goes on where another run made them.
+		if u.Key != q.Key || (u.Producer != "" && u.Producer != step.Run) {
 			w.push(Start{u.Key, u.Producer}, q.depth+1)
 		}
 	}

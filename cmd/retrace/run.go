@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -87,14 +88,14 @@ func (a *app) run(ctx context.Context, cmd *cobra.Command, f runFlags, argv []st
 		}
 	}()
 	var openErr error
-	opts.Producer = func(k schema.Key) string {
+	opts.Producer = func(k schema.Key, path string) string {
 		if b == nil && openErr == nil {
 			b, openErr = a.open(ctx)
 		}
 		if openErr != nil {
 			return ""
 		}
-		return producerOf(ctx, b, k)
+		return producerOf(ctx, b, k, path)
 	}
 	result, err := run.Record(ctx, place.store, opts)
 	var notRun *run.CommandError
@@ -168,8 +169,10 @@ func pinImage(ctx context.Context, ref string) (string, error) {
 	return repository + "@" + string(key), nil
 }
 
-// producerOf is the run that made k: the newest one recorded.
-func producerOf(ctx context.Context, b *book, k schema.Key) string {
+// producerOf is the newest run that made k at path. Bytes are not origin: equal
+// ones made elsewhere may have nothing to do with this file, and then the use
+// names no producer.
+func producerOf(ctx context.Context, b *book, k schema.Key, path string) string {
 	v, err := b.view(0, "")
 	if err != nil {
 		return ""
@@ -179,8 +182,9 @@ func producerOf(ctx context.Context, b *book, k schema.Key) string {
 		return ""
 	}
 	for i := len(made) - 1; i >= 0; i-- {
-		if made[i].Step.Run != "" {
-			return made[i].Step.Run
+		s := made[i].Step
+		if s.Run != "" && slices.ContainsFunc(s.Generates, func(o schema.Output) bool { return o.Key == k && o.Path == path }) {
+			return s.Run
 		}
 	}
 	return ""

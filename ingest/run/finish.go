@@ -84,7 +84,7 @@ func (p *Prepared) findProducers(used []*target) {
 		return
 	}
 	for _, t := range slices.Concat(p.inputs, used) {
-		t.producer = p.opts.Producer(t.key)
+		t.producer = p.opts.Producer(t.key, t.name)
 	}
 }
 

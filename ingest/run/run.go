@@ -68,8 +68,9 @@ type Options struct {
 	Exclude []string
 	// Git may be nil: then no commit is recorded.
 	Git Git
-	// Producer says which run made the bytes of an input, if known; may be nil.
-	Producer func(schema.Key) string
+	// Producer says which run made the bytes of an input where the input is, if
+	// known; may be nil. The path is as recorded.
+	Producer func(k schema.Key, path string) string
 	// Version is that of the program that records.
 	Version string
 }

@@ -121,7 +121,7 @@ func TestRecord(t *testing.T) {
 	opts.Inputs, opts.Outputs, opts.Metrics = []string{"data", "./conf"}, []string{"model.bin"}, "m.json"
 	opts.Params = map[string]string{"lr": "0.1"}
 	opts.Model = &Model{Name: "forecast"}
-	opts.Producer = func(k schema.Key) string {
+	opts.Producer = func(k schema.Key, _ string) string {
 		if k == text("x") {
 			return "feedfeedfeedfeed"
 		}
