@@ -49,6 +49,10 @@ const (
 // (DESIGN 12.15).
 const lockWait = 30 * time.Second
 
+// quietWait is how much of that passes without a word: two short commands
+// that meet are nothing to speak of.
+const quietWait = time.Second
+
 // findDir is the ledger's directory: as named, or .retrace in the working
 // directory or the nearest parent.
 func (a *app) findDir() (string, error) {
@@ -240,7 +244,7 @@ func openLedger(ctx context.Context, dir string) (*ledger.Ledger, error) {
 		if !errors.Is(err, ledger.ErrLocked) || time.Now().After(deadline) {
 			return l, err
 		}
-		if !said {
+		if !said && time.Until(deadline) < lockWait-quietWait {
 			fmt.Fprintf(os.Stderr, "retrace: %v; waiting up to %s\n", err, lockWait)
 			said = true
 		}
