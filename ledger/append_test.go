@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -370,6 +371,69 @@ func TestAppendManyCallers(t *testing.T) {
 		if string(e.Envelope.Raw) != string(envs[i].Raw) {
 			t.Fatalf("entry %d is not what caller %d appended", index, i)
 		}
+	}
+}
+
+// TestAppendSameFromMany has many callers append the same envelopes at once:
+// each is recorded once, and everybody is told the same place.
+func TestAppendSameFromMany(t *testing.T) {
+	w := ledgertest.New(t)
+	const callers, envelopes = 50, 40
+	var envs []schema.Envelope
+	for i := range envelopes {
+		envs = append(envs, ledgertest.Claim(t, fmt.Sprint(i)))
+	}
+	var mu sync.Mutex
+	first, new := map[string]schema.Recorded{}, 0
+	var wg sync.WaitGroup
+	for c := range callers {
+		wg.Go(func() {
+			for i := range envs {
+				env := envs[(i*7+c)%len(envs)]
+				r, err := w.Append(context.Background(), batch(env))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got := r.Entries[0]
+				mu.Lock()
+				if !got.Duplicate {
+					new++
+				}
+				want, known := first[string(env.Raw)]
+				if known && (want.Index != got.Index || want.LeafHash != got.LeafHash) {
+					t.Errorf("one envelope is recorded as %+v and as %+v", want, got)
+				}
+				first[string(env.Raw)] = got
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if w.Size() != 1+envelopes || new != envelopes {
+		t.Errorf("size %d with %d new entries, want %d and %d", w.Size(), new, 1+envelopes, envelopes)
+	}
+}
+
+// TestAppendDiskFull appends while the disk has too little room, and after.
+func TestAppendDiskFull(t *testing.T) {
+	w := ledgertest.New(t)
+	w.Close()
+	var room atomic.Uint64
+	l, err := ledger.Open(w.Dir(), w.Signer, ledger.WithFree(func(string) (uint64, error) { return room.Load(), nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Ledger = l
+	if _, err := l.Append(context.Background(), batch(claims(t, "a")...)); !errors.Is(err, ledger.ErrDiskFull) {
+		t.Errorf("Append on a full disk: %v", err)
+	}
+	if l.Size() != 1 {
+		t.Errorf("size %d, want 1", l.Size())
+	}
+	room.Store(1 << 40)
+	if r := mustAppend(t, l, batch(claims(t, "a")...)); r.Size != 2 {
+		t.Errorf("size %d once there is room, want 2", r.Size)
 	}
 }
 

@@ -23,6 +23,7 @@ type committer struct {
 	last   time.Time // recordedAt of the newest entry
 	file   checkpointWriter
 	step   func(string) error
+	free   func(dir string) (uint64, error)
 	recent recent
 	arena  []byte // that segments are made in, again and again
 }

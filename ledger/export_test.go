@@ -3,6 +3,9 @@ package ledger
 // WithStep returns options that call step between the steps of each commit.
 func WithStep(step func(string) error) *Options { return &Options{step: step} }
 
+// WithFree returns options that ask free how much room the disk has.
+func WithFree(free func(dir string) (uint64, error)) *Options { return &Options{free: free} }
+
 // Steps are the steps of a commit that adds entries, in order, as a step
 // function is told them: at the first three nothing or something was written,
 // and nobody was answered at any of them.

@@ -87,7 +87,7 @@ func (l *Ledger) room(group []*pending) error {
 	for _, p := range group {
 		need += 2 * uint64(p.bytes)
 	}
-	free, err := disk.FreeSpace(l.dir)
+	free, err := l.committer.free(l.dir)
 	if err != nil {
 		return fmt.Errorf("asking how much room is left in %s: %w", l.dir, err)
 	}

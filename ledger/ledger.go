@@ -23,6 +23,8 @@ type Options struct {
 	// step is called between the steps of a commit. An error from it is a
 	// failure of the step. For tests.
 	step func(step string) error
+	// free is how many bytes of the disk are left. For tests.
+	free func(dir string) (uint64, error)
 }
 
 // tileCacheSize is how many expanded tiles are kept, of 16 KiB each.

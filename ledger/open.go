@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/retrace-ledger/retrace/ledger/engine"
+	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
 )
@@ -124,12 +125,15 @@ func newLedger(dir string, v note.Verifier) (*Ledger, error) {
 }
 
 func newCommitter(opts *Options) *committer {
-	c := &committer{now: time.Now, step: func(string) error { return nil }}
+	c := &committer{now: time.Now, step: func(string) error { return nil }, free: disk.FreeSpace}
 	if opts != nil && opts.Now != nil {
 		c.now = opts.Now
 	}
 	if opts != nil && opts.step != nil {
 		c.step = opts.step
+	}
+	if opts != nil && opts.free != nil {
+		c.free = opts.free
 	}
 	return c
 }
