@@ -91,6 +91,10 @@ type API struct {
 // query is validated, which is quadratic.
 const overlapPairs = 20000
 
+// pooledBuffer is the size, in bytes, up to which the library keeps the buffers
+// that it encodes answers in.
+const pooledBuffer = 1 << 20
+
 // New returns the API over graph and log.
 func New(graph *lineage.Graph, log Log, opt *Options) (*API, error) {
 	a := &API{graph: graph, log: log}
@@ -108,6 +112,7 @@ func New(graph *lineage.Graph, log Log, opt *Options) (*API, error) {
 		graphql.MaxSelections(a.limits.Selections),
 		graphql.OverlapValidationLimit(overlapPairs),
 		graphql.DisableFieldSelections(),
+		graphql.MaxPooledBufferCap(pooledBuffer),
 		graphql.PanicHandler(a),
 		graphql.Logger(gqllog.LoggerFunc(a.logPanic)),
 		graphql.Tracer(&observer{a.opt.Observe}),
