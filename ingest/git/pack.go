@@ -75,11 +75,15 @@ func (r *repository) pack(ctx context.Context, commit plumbing.Hash, w io.Writer
 	if _, err := out.Write(head); err != nil {
 		return fmt.Errorf("packing commit %s: %w", commit, err)
 	}
+	deflate, err := zlib.NewWriterLevel(out, zlib.NoCompression)
+	if err != nil {
+		return err
+	}
 	for _, o := range objects {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := r.packObject(o, out); err != nil {
+		if err := r.packObject(o, out, deflate); err != nil {
 			return fmt.Errorf("packing commit %s: %s %s: %w", commit, o.kind, o.hash, err)
 		}
 	}
@@ -131,7 +135,8 @@ func (r *repository) contents(ctx context.Context, commit plumbing.Hash) ([]pack
 // packTypes are the object types of gitformat-pack(5).
 var packTypes = map[plumbing.ObjectType]byte{plumbing.CommitObject: 1, plumbing.TreeObject: 2, plumbing.BlobObject: 3}
 
-func (r *repository) packObject(p packed, w io.Writer) error {
+// packObject writes one object to w, its content through deflate.
+func (r *repository) packObject(p packed, w io.Writer, deflate *zlib.Writer) error {
 	o, err := r.EncodedObject(p.kind, p.hash)
 	if err != nil {
 		return err
@@ -151,18 +156,15 @@ func (r *repository) packObject(p packed, w io.Writer) error {
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	z, err := zlib.NewWriterLevel(w, zlib.NoCompression)
-	if err != nil {
-		return err
-	}
-	n, err := io.Copy(z, rd)
+	deflate.Reset(w)
+	n, err := io.Copy(deflate, rd)
 	if err != nil {
 		return err
 	}
 	if n != o.Size() {
 		return fmt.Errorf("has %d bytes, its header says %d", n, o.Size())
 	}
-	return z.Close()
+	return deflate.Close()
 }
 
 // Unpack lays out in dir, an existing empty folder, the commit that Pack wrote
