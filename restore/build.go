@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -24,7 +25,8 @@ const DefaultSteps = 10000
 // Every step upstream of ref is planned once, after the steps that it rests
 // on. Where several recorded steps made the same bytes and none was named, the
 // newest one before the step that used them is taken, those of trusted signers
-// first, and a note names all. A circle of steps is cut where it closes: the
+// first, and a note names all; one that ran after the bytes were used is not
+// where they came from. A circle of steps is cut where it closes: the
 // bytes there are laid out as recorded, and a note says so.
 func NewPlan(ctx context.Context, v *lineage.View, ref lineage.Ref, src Sources, opt *PlanOptions) (*Plan, error) {
 	if ref.Start.Key == "" {
@@ -35,7 +37,7 @@ func NewPlan(ctx context.Context, v *lineage.View, ref lineage.Ref, src Sources,
 		b.limit = opt.Steps
 	}
 	b.plan = &Plan{Version: PlanVersion, Ref: ref.Text, Name: ref.Name, Key: ref.Start.Key, Run: ref.Start.Run, Size: v.Size()}
-	roots, err := b.producers(ref.Start, v.Size())
+	roots, err := b.producers(ref.Start, nil)
 	if err != nil {
 		return nil, fmt.Errorf("planning %s: %w", ref.Text, err)
 	}
@@ -65,6 +67,7 @@ const (
 type link struct {
 	info   lineage.StepInfo
 	member schema.Key // the file that the step made, where the resource is a folder that holds it
+	within schema.Key // the folder that the step made, where the resource is a file in it
 }
 
 type planner struct {
@@ -97,7 +100,10 @@ func (b *planner) visit(s lineage.StepInfo) error {
 	b.state[s.Entry] = open
 	links := make([][]link, len(s.Step.Uses))
 	for i, u := range s.Step.Uses {
-		made, err := b.producers(schema.Start{Key: u.Key, Run: u.Producer}, s.Entry)
+		made, err := b.producers(schema.Start{Key: u.Key, Run: u.Producer}, &s)
+		if err == nil && len(made) == 0 {
+			made, err = b.within(u, &s)
+		}
 		if err != nil {
 			return err
 		}
@@ -121,13 +127,13 @@ func (b *planner) visit(s lineage.StepInfo) error {
 }
 
 // producers are the steps that made the resource where start begins, seen from
-// the step that entry states: one for the resource itself, or one for each of
-// its files that steps made.
-func (b *planner) producers(start schema.Start, entry int64) ([]link, error) {
+// the step that used it: one for the resource itself, or one for each of its
+// files that steps made. user is nil for the resource that is to be restored.
+func (b *planner) producers(start schema.Start, user *lineage.StepInfo) ([]link, error) {
 	if !start.Key.Digested() || start.Key.Empty() {
 		return nil, nil
 	}
-	one, err := b.producer(start, entry)
+	one, err := b.producer(start, user)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +149,7 @@ func (b *planner) producers(start schema.Start, entry int64) ([]link, error) {
 		if r.Kind != schema.RelAlias && r.Kind != schema.RelPartOf || r.To == start.Key || r.To.Empty() {
 			continue
 		}
-		made, err := b.producer(schema.Start{Key: r.To}, entry)
+		made, err := b.producer(schema.Start{Key: r.To}, user)
 		if err != nil {
 			return nil, err
 		}
@@ -158,28 +164,62 @@ func (b *planner) producers(start schema.Start, entry int64) ([]link, error) {
 	return links, nil
 }
 
+// within is the step that made the folder out of which user used a file: the
+// folder holds its bytes, and lay where the file was read.
+func (b *planner) within(u schema.Use, user *lineage.StepInfo) ([]link, error) {
+	if !u.Key.Digested() || u.Key.Empty() || u.Path == "" {
+		return nil, nil
+	}
+	_, down, err := b.v.Relations(b.ctx, u.Key)
+	if err != nil {
+		return nil, err
+	}
+	var best *link
+	for _, r := range down {
+		if r.Kind != schema.RelPartOf {
+			continue
+		}
+		made, err := b.producer(schema.Start{Key: r.From}, user)
+		if err != nil {
+			return nil, err
+		}
+		if made == nil || best != nil && made.Entry <= best.info.Entry {
+			continue
+		}
+		if slices.ContainsFunc(made.Step.Generates, func(o schema.Output) bool {
+			return o.Key == r.From && (o.Path == "." || strings.HasPrefix(u.Path, o.Path+"/"))
+		}) {
+			best = &link{info: *made, within: r.From}
+		}
+	}
+	if best == nil {
+		return nil, nil
+	}
+	return []link{*best}, nil
+}
+
 // producer chooses the step that made one resource; nil where none was
 // recorded. A step is never its own producer.
-func (b *planner) producer(start schema.Start, entry int64) (*lineage.StepInfo, error) {
+func (b *planner) producer(start schema.Start, user *lineage.StepInfo) (*lineage.StepInfo, error) {
 	made, err := b.v.Producers(b.ctx, start)
 	if err != nil {
 		return nil, err
 	}
-	made = slices.DeleteFunc(slices.Clone(made), func(s lineage.StepInfo) bool { return s.Entry == entry })
+	made = slices.DeleteFunc(slices.Clone(made), func(s lineage.StepInfo) bool {
+		if user == nil || start.Run != "" && s.Step.Run == start.Run {
+			return user != nil && s.Entry == user.Entry
+		}
+		return s.Entry == user.Entry || !before(s, *user)
+	})
 	if len(made) == 0 {
 		return nil, nil
 	}
 	best := slices.MaxFunc(made, func(x, y lineage.StepInfo) int {
-		for _, better := range []func(lineage.StepInfo) bool{
-			func(s lineage.StepInfo) bool { return s.Evidence != schema.Claimed },
-			func(s lineage.StepInfo) bool { return s.Entry < entry },
-		} {
-			if bx, by := better(x), better(y); bx != by {
-				if bx {
-					return 1
-				}
-				return -1
+		if tx, ty := x.Evidence != schema.Claimed, y.Evidence != schema.Claimed; tx != ty {
+			if tx {
+				return 1
 			}
+			return -1
 		}
 		return int(x.Entry - y.Entry)
 	})
@@ -191,6 +231,24 @@ func (b *planner) producer(start schema.Start, entry int64) (*lineage.StepInfo, 
 		b.note("%s was made by %d recorded steps (%s) and none is named; entry:%d is taken", start.Key.Short(), runs, strings.Join(entries, ", "), best.Entry)
 	}
 	return &best, nil
+}
+
+// clockSkew is how far the clocks of two builders may be apart (as DESIGN
+// 12.11 allows).
+const clockSkew = 5 * time.Minute
+
+// before says whether one step can have made what another used: it ended
+// before the other began, by their builders' clocks where both say. Where they
+// do not, or are too close to tell, the ledger's order decides.
+func before(made, user lineage.StepInfo) bool {
+	ended, began := made.Step.Finished, user.Step.Started
+	switch {
+	case ended.IsZero() || began.IsZero():
+		return made.Entry < user.Entry
+	case ended.After(began):
+		return made.Entry < user.Entry && !ended.After(began.Add(clockSkew))
+	}
+	return true
 }
 
 // differentRuns counts the runs among steps: several entries may state one.
@@ -319,7 +377,7 @@ func (b *planner) use(step *Step, u schema.Use, made []link) error {
 	}
 	for _, l := range made {
 		if l.member == "" {
-			it.Producer = b.number[l.info.Entry]
+			it.Producer, it.Within = b.number[l.info.Entry], l.within
 		} else {
 			it.Members = append(it.Members, Member{Key: l.member, Producer: b.number[l.info.Entry]})
 		}

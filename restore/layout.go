@@ -28,6 +28,7 @@ type cache struct {
 	r        *restoration
 	left     map[cacheID]int // uses to come
 	listings map[cacheID]listing
+	sound    map[cacheID]bool   // lies in the cache and was checked by this process
 	failed   map[cacheID]string // why a thing cannot be had
 }
 
@@ -51,8 +52,23 @@ func (c *cache) get(ctx context.Context, it *Item) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if there && c.sound[id] {
+		return name, nil
+	}
 	if there {
-		return name, nil // was checked before it got its name
+		// An attempt before fetched it. It was checked then, but the machine may
+		// have gone down since.
+		got, holds, _, err := c.r.digestOf(ctx, it, name)
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if err == nil && got == it.Key {
+			c.remember(id, holds)
+			return name, nil
+		}
+		if err := c.r.root.RemoveAll(name); err != nil {
+			return "", err
+		}
 	}
 	tmp := partialFolder + "/fetch"
 	if err := c.r.root.RemoveAll(tmp); err != nil {
@@ -69,17 +85,32 @@ func (c *cache) get(ctx context.Context, it *Item) (string, error) {
 	return name, c.r.root.Rename(tmp, name)
 }
 
-// take is get for one use: what comes back is the caller's to move away.
+// remember notes that an item in the cache is what it should be, and what it
+// holds.
+func (c *cache) remember(id cacheID, holds listing) {
+	c.sound[id] = true
+	if holds != nil {
+		c.listings[id] = holds
+	}
+}
+
+// take is get for one use: what comes back is the caller's to move away. It is
+// no longer in the cache, so that an interruption leaves nothing there that is
+// not whole.
 func (c *cache) take(ctx context.Context, it *Item) (string, error) {
 	id := idOf(it)
 	c.left[id]--
 	name, err := c.get(ctx, it)
-	if err != nil || name == "" || c.left[id] <= 0 {
-		return name, err
+	if err != nil || name == "" {
+		return "", err
 	}
 	tmp := partialFolder + "/fetch"
 	if err := c.r.root.RemoveAll(tmp); err != nil {
 		return "", err
+	}
+	if c.left[id] <= 0 {
+		delete(c.sound, id)
+		return tmp, c.r.root.Rename(name, tmp)
 	}
 	return tmp, copyTree(ctx, c.r.root, name, c.r.root, tmp, nil)
 }
@@ -131,9 +162,7 @@ func (r *restoration) fetch(ctx context.Context, it *Item, name string) error {
 	if got != it.Key {
 		return fmt.Errorf("what was fetched has the digest %s", got)
 	}
-	if holds != nil {
-		r.cache.listings[idOf(it)] = holds
-	}
+	r.cache.remember(idOf(it), holds)
 	return nil
 }
 

@@ -96,6 +96,8 @@ type Item struct {
 	// Producer is the number of the step of this plan that made it; 0 for
 	// none. Reproducing takes it from there.
 	Producer int `json:"producer,omitzero"`
+	// Within is the folder that the step made, where the item is a file in it.
+	Within schema.Key `json:"within,omitempty"`
 	// Members are files of a folder that steps of this plan made.
 	Members []Member `json:"members,omitempty"`
 	// Origin says where the bytes will come from: "content store" or an

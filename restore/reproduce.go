@@ -239,7 +239,7 @@ func (s *Step) available(p *Plan, it *Item, add func(string, ...any)) {
 	name := firstOf(strings.TrimPrefix(it.Place, s.Place+"/"), it.Name, string(it.Key))
 	if it.Producer > 0 {
 		from := p.Steps[it.Producer-1]
-		if !slices.ContainsFunc(from.Outputs, func(o Output) bool { return o.Key == it.Key }) {
+		if !slices.ContainsFunc(from.Outputs, func(o Output) bool { return o.Key == it.Key || o.Key == it.Within }) {
 			add("used %s, which step %d made under another digest", name, it.Producer)
 		}
 		return

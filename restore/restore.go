@@ -267,7 +267,7 @@ func (r *restoration) singles() []*Item {
 
 // count sums up how much there is to do, and how often each thing is used.
 func (r *restoration) count() {
-	r.cache = cache{r: r, left: map[cacheID]int{}, listings: map[cacheID]listing{}, failed: map[cacheID]string{}}
+	r.cache = cache{r: r, left: map[cacheID]int{}, listings: map[cacheID]listing{}, sound: map[cacheID]bool{}, failed: map[cacheID]string{}}
 	all := r.singles()
 	for i := range r.plan.Steps {
 		for j := range r.plan.Steps[i].Items {

@@ -174,6 +174,26 @@ func TestRestoreFolders(t *testing.T) {
 	wantVerdict(t, w.reproduce(plan, dir, nil), schema.BitExact)
 }
 
+// A file out of a folder that a step made comes from that step.
+func TestRestoreFileOfFolder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.commit(map[string]string{".gitignore": "out/\n", "make.sh": "#!/bin/sh\nmkdir -p out/deep\necho 1 > out/deep/a.csv\necho 2 > out/b.csv\n", "use.sh": "#!/bin/sh\ncat out/deep/a.csv > used.txt\nls out >> used.txt\n"})
+	w.record(run.Options{Argv: []string{"./make.sh"}, Outputs: []string{"out"}})
+	if err := os.Remove(filepath.Join(w.dir, "out/b.csv")); err != nil {
+		t.Fatal(err)
+	}
+	w.record(run.Options{Argv: []string{"./use.sh"}, Inputs: []string{"out/deep/a.csv"}, Outputs: []string{"used.txt"}})
+	plan, dir := w.plan(w.lastRun()), t.TempDir()
+	if len(plan.Steps) != 2 {
+		t.Fatalf("steps: %q, want both", places(plan))
+	}
+	if v := w.restore(plan, dir, nil); v.Result != restore.Complete {
+		t.Fatalf("restored %s: %v", v.Result, v.Problems)
+	}
+	wantVerdict(t, w.reproduce(plan, dir, nil), schema.BitExact)
+}
+
 func TestRestoreMissingInput(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

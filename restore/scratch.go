@@ -29,7 +29,7 @@ func (r *reproduction) prepare(ctx context.Context, s *Step) error {
 		if err != nil {
 			return blocked("step %d (%s, entry:%d) used %s, which lies outside its working root", s.Number, label(s), s.Entry, it.Place)
 		}
-		if err := r.again(ctx, it.Producer, it.Key, s, p); err != nil {
+		if err := r.again(ctx, it.Producer, it.Key, it.Within, s, p); err != nil {
 			return err
 		}
 		if it.Exec && it.Kind == kindFile {
@@ -57,14 +57,16 @@ func (r *reproduction) derived(s *Step) func(string) bool {
 	}
 }
 
-// again copies what step number made anew under key to the path to of step s.
-func (r *reproduction) again(ctx context.Context, number int, key schema.Key, s *Step, to string) error {
-	from := &r.plan.Steps[number-1]
-	i := slices.IndexFunc(from.Outputs, func(o Output) bool { return o.Key == key })
-	if i < 0 || !r.ran[number] {
+// again copies what step number made anew under key, or in the folder within,
+// to the path to of step s.
+func (r *reproduction) again(ctx context.Context, number int, key, within schema.Key, s *Step, to string) error {
+	source, err := r.source(ctx, &r.plan.Steps[number-1], key, within)
+	if err != nil {
+		return err
+	}
+	if source == "" || !r.ran[number] {
 		return blocked("step %d (%s, entry:%d) used %s, which step %d did not make anew", s.Number, label(s), s.Entry, to, number)
 	}
-	source := from.Place + "/" + from.Outputs[i].Path
 	if to == "." {
 		return r.into(ctx, source, s)
 	}
@@ -80,6 +82,25 @@ func (r *reproduction) again(ctx context.Context, number int, key schema.Key, s 
 		return err
 	}
 	return copyTree(ctx, r.scratch, source, root, to, nil)
+}
+
+// source is where in scratch a step that was run left what it made.
+func (r *reproduction) source(ctx context.Context, from *Step, key, within schema.Key) (string, error) {
+	for _, o := range from.Outputs {
+		at := from.Place + "/" + o.Path
+		switch o.Key {
+		case key:
+			return at, nil
+		case within:
+			_, files, err := r.src.Digest(ctx, filepath.Join(r.dir, filepath.FromSlash(at)))
+			i := slices.IndexFunc(files, func(f schema.SnapshotFile) bool { return f.Type == typeFile && f.SHA256 == key.Hex() })
+			if err != nil || i < 0 {
+				return "", err
+			}
+			return at + "/" + files[i].Path, nil
+		}
+	}
+	return "", nil
 }
 
 // into copies what lies in the folder source into the working root itself.
@@ -145,7 +166,7 @@ func (r *reproduction) withholdOne(ctx context.Context, s *Step, p string, have 
 	for _, m := range r.made[key] {
 		switch {
 		case r.ran[m.step] && f.Type == typeFile:
-			if err := r.again(ctx, m.step, key, s, p); err != nil || !f.Exec {
+			if err := r.again(ctx, m.step, key, "", s, p); err != nil || !f.Exec {
 				return err
 			}
 			return r.executable(at)
