@@ -150,7 +150,6 @@ func (c *Client) get(ctx context.Context, path string) (*http.Response, error) {
 const maxAnswer = 256 << 20 // bytes
 
 func readAll(resp *http.Response, limit int64) ([]byte, error) {
-	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer to %s: %w", resp.Request.URL.Path, err)
@@ -177,6 +176,7 @@ func (c *Client) Append(ctx context.Context, b schema.Batch) (schema.Receipt, er
 	if err != nil {
 		return schema.Receipt{}, fmt.Errorf("recording: %w", err)
 	}
+	defer resp.Body.Close()
 	var r schema.Receipt
 	if err := decode(resp, &r); err != nil {
 		return schema.Receipt{}, fmt.Errorf("recording: %w", err)
@@ -208,6 +208,7 @@ func (c *Client) Cursor(ctx context.Context, namespace, source string) (string, 
 	if err != nil {
 		return "", fmt.Errorf("asking how far %s was read: %w", source, err)
 	}
+	defer resp.Body.Close()
 	var a CursorAnswer
 	if err := decode(resp, &a); err != nil {
 		return "", fmt.Errorf("asking how far %s was read: %w", source, err)
@@ -226,6 +227,7 @@ func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer resp.Body.Close()
 	return readAll(resp, maxNote)
 }
 
@@ -258,8 +260,8 @@ func (c *Client) Query(ctx context.Context, query string, variables map[string]a
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close()
 	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/graphql-response+json") {
-		defer resp.Body.Close()
 		return refusal(resp)
 	}
 	var answer struct {

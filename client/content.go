@@ -105,10 +105,11 @@ func (s *Content) sendFolder(ctx context.Context, key schema.Key, path string, f
 	packed := make(chan struct{})
 	go func() {
 		defer close(packed)
-		w.CloseWithError(Pack(ctx, path, w, func(member string) bool { return digested[member] }))
+		err := Pack(ctx, path, w, func(member string) bool { return digested[member] })
+		_ = w.CloseWithError(err) // never fails; the reader gets err
 	}()
 	resp, err := s.c.do(ctx, http.MethodPut, contentPath(key), MediaTar, r, -1)
-	r.CloseWithError(err) // if the server did not read to the end, Pack ends too
+	_ = r.CloseWithError(err) // never fails; if the server did not read to the end, Pack ends too
 	<-packed
 	if err != nil {
 		return err

@@ -197,15 +197,22 @@ func (r *tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 			out[i] = raw
 			continue
 		}
-		resp, err := r.l.get(r.ctx, "/"+torchwood.TilePath(t))
+		raw, err := r.read(t)
 		if err != nil {
 			return nil, err
 		}
-		if out[i], err = readAll(resp, torchwood.TileWidth*tlog.HashSize); err != nil {
-			return nil, err
-		}
+		out[i] = raw
 	}
 	return out, nil
+}
+
+func (r *tileReader) read(t tlog.Tile) ([]byte, error) {
+	resp, err := r.l.get(r.ctx, "/"+torchwood.TilePath(t))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return readAll(resp, torchwood.TileWidth*tlog.HashSize)
 }
 
 // SaveTiles is called with tiles that were checked against the tree.

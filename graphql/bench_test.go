@@ -43,7 +43,7 @@ func BenchmarkLineage(b *testing.B) {
 		}
 		defer resp.Body.Close()
 		raw, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			b.Fatal(resp.Status, err, string(raw[:min(len(raw), 500)]))
 		}
 		return raw

@@ -105,7 +105,7 @@ func TestHTTP(t *testing.T) {
 			if tt.media == "" && resp.Header.Get("Content-Type") == responseType {
 				t.Errorf("an answer that is no GraphQL response says that it is")
 			}
-			if resp.StatusCode == 405 && resp.Header.Get("Allow") == "" {
+			if resp.StatusCode == http.StatusMethodNotAllowed && resp.Header.Get("Allow") == "" {
 				t.Error("405 without Allow")
 			}
 			if tt.media != "" {

@@ -1,10 +1,10 @@
 package server
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"html/template"
-	"io"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -60,7 +60,12 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	h.Set("Cache-Control", "no-store")
-	page.Execute(w, map[string]any{"Origin": s.ledger.Origin(), "Size": s.ledger.Size(), "Checkpoint": string(s.ledger.Checkpoint())})
+	var b bytes.Buffer
+	if err := page.Execute(&b, map[string]any{"Origin": s.ledger.Origin(), "Size": s.ledger.Size(), "Checkpoint": string(s.ledger.Checkpoint())}); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	w.Write(b.Bytes())
 }
 
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +74,7 @@ func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 
 func healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	io.WriteString(w, "ok\n")
+	fmt.Fprintln(w, "ok")
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
