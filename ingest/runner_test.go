@@ -7,6 +7,8 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,22 +24,33 @@ import (
 
 // list is a source that holds numbered facts; its cursor is how many were read.
 type list struct {
+	mu     sync.Mutex
 	events []ingest.Event
 	err    error // at the end of a read
 }
 
+// fail makes reads end with err.
+func (l *list) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
 func (l *list) Observe(ctx context.Context, cursor string) iter.Seq2[ingest.Event, error] {
 	return func(yield func(ingest.Event, error) bool) {
+		l.mu.Lock()
+		events, end := l.events, l.err
+		l.mu.Unlock()
 		from := 0
 		if cursor != "" {
 			from, _ = strconv.Atoi(cursor)
 		}
-		for _, e := range l.events[from:] {
+		for _, e := range events[from:] {
 			if ctx.Err() != nil || !yield(e, nil) {
 				break
 			}
 		}
-		if err := errors.Join(ctx.Err(), l.err); err != nil {
+		if err := errors.Join(ctx.Err(), end); err != nil {
 			yield(ingest.Event{}, err)
 		}
 	}
@@ -46,6 +59,8 @@ func (l *list) Observe(ctx context.Context, cursor string) iter.Seq2[ingest.Even
 // add adds n facts, of which every step-th can be resumed from.
 func (l *list) add(t testing.TB, n, step int) {
 	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for range n {
 		i := len(l.events)
 		e := ingest.Event{Statement: statement(t, strconv.Itoa(i)), Total: i + 1}
@@ -188,11 +203,11 @@ func TestGroupsAreWholeOrNot(t *testing.T) {
 func TestBatchesStayBelowBytes(t *testing.T) {
 	src, log := new(list), new(ingesttest.Log)
 	big := strings.Repeat("x", 1<<20)
-	for i := range 12 {
+	for i := range 7 {
 		src.events = append(src.events, ingest.Event{Statement: statement(t, fmt.Sprint(i, big)), Cursor: strconv.Itoa(i + 1)})
 	}
-	if p, err := runner(t, src, log, nil).Once(t.Context()); err != nil || p.Recorded != 12 {
-		t.Errorf("12 facts of a megabyte: %+v, %v", p, err)
+	if p, err := runner(t, src, log, nil).Once(t.Context()); err != nil || p.Recorded != 7 {
+		t.Errorf("7 facts of a megabyte: %+v, %v", p, err)
 	}
 }
 
@@ -313,22 +328,22 @@ func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, log := new(list), new(ingesttest.Log)
 		src.add(t, 1, 1)
-		failures := 0
+		var failed atomic.Int64
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
-			ended <- runner(t, src, log, &ingest.Options{Failed: func(error, time.Duration) { failures++ }}).Watch(ctx)
+			ended <- runner(t, src, log, &ingest.Options{Failed: func(error, time.Duration) { failed.Add(1) }}).Watch(ctx)
 		}()
 		time.Sleep(10 * time.Minute) // in the bubble's time
-		if n := len(coverages(t, log)); n != 1 || failures != 0 {
-			t.Errorf("a quiet source after ten minutes: %d coverage statements, %d failures", n, failures)
+		if n := len(coverages(t, log)); n != 1 || failed.Load() != 0 {
+			t.Errorf("a quiet source after ten minutes: %d coverage statements, %d failures", n, failed.Load())
 		}
-		src.err = errors.New("https://ada:secret@example.com answers 500")
+		src.fail(errors.New("https://ada:secret@example.com answers 500"))
 		time.Sleep(30 * time.Minute)
-		if failures < 6 || failures > 30 {
-			t.Errorf("%d attempts in half an hour of failures", failures)
+		if n := failed.Load(); n < 6 || n > 30 {
+			t.Errorf("%d attempts in half an hour of failures", n)
 		}
-		src.err = nil
+		src.fail(nil)
 		src.add(t, 2, 1)
 		time.Sleep(10 * time.Minute)
 		cs := coverages(t, log)

@@ -113,17 +113,17 @@ func programWith(ctx context.Context, root, index string, stdin io.Reader, args 
 	return out, nil
 }
 
-func headByProgram(ctx context.Context, root string) (*Worktree, error) {
+func headByProgram(ctx context.Context, root string) (w *Worktree, err error) {
 	index, remove, err := frankIndex(ctx, root)
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
+	defer func() { err = errors.Join(err, remove()) }()
 	out, err := programWith(ctx, root, index, nil, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=none")
 	if err != nil {
 		return nil, err
 	}
-	w := &Worktree{Root: root}
+	w = &Worktree{Root: root}
 	if err := w.parseStatus(string(out)); err != nil {
 		return nil, err
 	}
@@ -143,8 +143,8 @@ func headByProgram(ctx context.Context, root string) (*Worktree, error) {
 
 // frankIndex returns a copy of the index that hides no changes of files that are
 // there, or "" where the index itself hides none. The second result removes it.
-func frankIndex(ctx context.Context, root string) (string, func(), error) {
-	none := func() {}
+func frankIndex(ctx context.Context, root string) (string, func() error, error) {
+	none := func() error { return nil }
 	out, err := program(ctx, root, "ls-files", "-v", "-z")
 	if err != nil {
 		return "", none, err
@@ -165,7 +165,7 @@ func frankIndex(ctx context.Context, root string) (string, func(), error) {
 	if err != nil {
 		return "", none, err
 	}
-	remove := func() { os.RemoveAll(dir) }
+	remove := func() error { return os.RemoveAll(dir) }
 	index := filepath.Join(dir, "index")
 	err = os.WriteFile(index, raw, 0o600)
 	for _, flag := range []string{"--no-assume-unchanged", "--no-skip-worktree"} {
@@ -174,8 +174,7 @@ func frankIndex(ctx context.Context, root string) (string, func(), error) {
 		}
 	}
 	if err != nil {
-		remove()
-		return "", none, err
+		return "", none, errors.Join(err, remove())
 	}
 	return index, remove, nil
 }

@@ -107,8 +107,7 @@ type reader struct {
 	at         *cursor
 	repository string
 	emit       func(ingest.Event) error
-	total      int
-	since      int // facts since the last cursor
+	total      int // facts of this read, as far as is known
 }
 
 // want notes which refs are not as they were stated.
