@@ -40,6 +40,8 @@ func Rules() []Rule {
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
 		{"changes-left-out", Risks, "some uncommitted changes were not captured", "commit them, or keep the files smaller than the limit and free of secrets"},
 		{"output-missing", Risks, "a declared output was not there when the step ended", "look at the step; declare what it writes"},
+		{"output-not-recorded", Risks, "a declared output could not be read when the step ended, so it is not recorded", "look at the detail; declare files and folders that can be read"},
+		{"content-not-kept", Blocks, "the bytes of an input or output could not be kept when the step ran", "look at the detail, such as a full disk, and run the step again"},
 		{"output-unchanged", Weakens, "a declared output was there before and the step did not change it, so it counts as used and not as made", "remove old outputs before running"},
 		{"metrics-not-recorded", Weakens, "the file of metrics was missing or is not a JSON object of numbers and strings", "look at the file that the step writes"},
 		{"step-failed", Risks, "the step ended with an error", "look at the step; its outputs may be incomplete"},

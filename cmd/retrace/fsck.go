@@ -132,7 +132,11 @@ func fsckContent(ctx context.Context, dir string) (_ []findingJSON, err error) {
 	defer func() { err = errors.Join(err, s.Close(context.WithoutCancel(ctx))) }()
 	var out []findingJSON
 	_, err = s.Verify(ctx, func(f content.Finding) {
-		out = append(out, findingJSON{"content", string(f.Key), f.Reason})
+		where := string(f.Key)
+		if where == "" {
+			where = filepath.Join(dir, contentDir)
+		}
+		out = append(out, findingJSON{"content", where, f.Reason})
 	})
 	return out, err
 }

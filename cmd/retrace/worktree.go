@@ -33,7 +33,6 @@ func (gitWorktrees) Head(ctx context.Context, dir string) (*run.Worktree, error)
 	out.URI = out.Statement.Subject[0].URI
 	for _, c := range w.Changes {
 		switch {
-		case c.Submodule:
 		case c.State == git.Deleted:
 			out.Deleted = append(out.Deleted, c.Path)
 		default:
