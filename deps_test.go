@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"verify/audit":             {"schema", "keys", "verify", "verify/cosign"},
 	"ledger":                   {"schema", "keys", "verify", "ledger/engine", "ledger/internal/disk"},
 	"ledger/internal/disk":     {},
-	"ledger/engine":            {},
+	"ledger/engine":            {"ledger/internal/disk"},
 	"ledger/engine/enginetest": {"ledger/engine"},
 	"ledger/bench":             {"schema", "keys", "verify", "ledger", "ledger/engine", "ledger/internal/disk"},
 	"ledger/ledgertest":        {"schema", "keys", "verify", "ledger", "ledger/internal/disk"},
