@@ -128,7 +128,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	ip := net.ParseIP(host)
 	if ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("refusing to listen on %s: only loopback is served (127.0.0.1 or ::1), since there is no TLS and no sign-in; use an SSH tunnel to reach it from elsewhere", address)
+		return nil, fmt.Errorf("refusing to listen on %s: only loopback is served (127.0.0.1 or ::1), since there is no TLS and no sign-in; reach it from elsewhere through an SSH tunnel with the same port", address)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
