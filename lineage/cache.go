@@ -10,9 +10,15 @@ import (
 // What an entry changes is dropped when it is followed.
 type cache struct {
 	up, down  *recent[schema.Key, *schema.Node]
-	steps     *recent[int64, *schema.Step]
+	steps     *recent[int64, *recordedStep]
 	entries   *recent[int64, *record]
 	resources *recent[schema.Key, mentions]
+}
+
+// recordedStep is a step with the entry that states it: a walk asks for both.
+type recordedStep struct {
+	schema.Step
+	entry record
 }
 
 // Sizes of the cache, in items. A node of a model's graph takes about 200
@@ -27,7 +33,7 @@ const (
 func newCache() *cache {
 	return &cache{
 		up: newRecent[schema.Key, *schema.Node](cachedNodes), down: newRecent[schema.Key, *schema.Node](cachedNodes),
-		steps: newRecent[int64, *schema.Step](cachedSteps), entries: newRecent[int64, *record](cachedEntries),
+		steps: newRecent[int64, *recordedStep](cachedSteps), entries: newRecent[int64, *record](cachedEntries),
 		resources: newRecent[schema.Key, mentions](cachedResources),
 	}
 }

@@ -123,6 +123,7 @@ func (g *Graph) applyRun(ctx context.Context, log Log, entries []schema.Entry) e
 	}
 	for _, entry := range w.rechecked {
 		g.cache.entries.Remove(entry)
+		g.cache.steps.Remove(entry)
 	}
 	g.state = w.state
 	for _, t := range w.trust {

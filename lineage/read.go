@@ -118,11 +118,20 @@ func scanKeys(txn *badger.Txn, prefix []byte, fn func(k []byte)) error {
 // Step implements schema.Graph.
 func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
 	if s, ok := v.g.cache.steps.Get(entry); ok && entry < v.size {
-		return s, nil
+		return &s.Step, nil
 	}
-	s, err := fill(v.g, v.g.cache.steps, entry, func() (*schema.Step, error) {
-		s := new(schema.Step)
-		return s, v.g.db.View(func(txn *badger.Txn) error { return getJSON(txn, key(tagStep, entry), s) })
+	s, err := fill(v.g, v.g.cache.steps, entry, func() (*recordedStep, error) {
+		s := new(recordedStep)
+		return s, v.g.db.View(func(txn *badger.Txn) (err error) {
+			if err = getJSON(txn, key(tagStep, entry), &s.Step); err != nil {
+				return err
+			}
+			r, err := readRecord(txn, entry)
+			if err == nil {
+				s.entry = *r
+			}
+			return err
+		})
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) || entry >= v.size {
 		return nil, fmt.Errorf("entry %d states no step: %w", entry, ErrNotFound)
@@ -130,14 +139,19 @@ func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading step %d: %w", entry, err)
 	}
-	return s, nil
+	return &s.Step, nil
 }
 
 // Grade implements schema.Graph.
 func (v *View) Grade(_ context.Context, entry int64) (schema.Evidence, error) {
-	r, err := v.record(entry)
-	if err != nil {
-		return "", err
+	var r *record
+	if s, ok := v.g.cache.steps.Get(entry); ok && entry < v.size {
+		r = &s.entry
+	} else {
+		var err error
+		if r, err = v.record(entry); err != nil {
+			return "", err
+		}
 	}
 	return v.trust.Grade(schema.Header{RecordedAt: r.RecordedAt, Namespace: r.Namespace}, r.PredicateType, v.signers(r)), nil
 }

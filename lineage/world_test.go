@@ -202,7 +202,7 @@ func collect[T any](t *testing.T, seq iter.Seq2[T, error]) []T {
 // TestAsOfSize checks that an index answers as of each earlier size what an
 // index answers that never saw more.
 func TestAsOfSize(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		log := randomWorld(t, seed, 36)
 		big := log.Graph(t)
 		everything(t, at(t, big, lineage.At{})) // fills the caches, which must not matter
@@ -228,7 +228,7 @@ func TestAsOfSize(t *testing.T) {
 // offline verifier makes over facts in memory give the same edges, and that
 // the entries of an answer are enough for it.
 func TestWalkAgrees(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		log := randomWorld(t, seed, 80)
 		v := log.View(t)
 		all := factGraph(t, log, v, nil)

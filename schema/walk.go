@@ -97,7 +97,7 @@ func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[
 	if opt.Direction == "" {
 		opt.Direction = Upstream
 	}
-	w := &walker{ctx: ctx, g: g, opt: opt, places: map[Key]int{}, grades: map[int64]Evidence{}, lastEntry: -1}
+	w := &walker{ctx: ctx, g: g, opt: opt, places: make(map[Key]int, usual), visits: make([]visited, 0, usual), queue: make([]queued, 0, usual), lastEntry: -1}
 	return func(yield func(Edge, error) bool) {
 		w.push(start, 0)
 		for len(w.queue) > 0 {
@@ -151,11 +151,13 @@ type walker struct {
 	// emitted is kept downstream only, where the edges of one step are met at
 	// each of its uses. Upstream, visits tell what was yielded.
 	emitted map[edgeID]bool
-	grades  map[int64]Evidence
 	// lastEntry and lastGrade save looking up the grade of each edge of a step.
 	lastEntry int64
 	lastGrade Evidence
 }
+
+// usual is how many resources a walk makes room for at first.
+const usual = 128
 
 var errStop = errors.New("the caller stopped the walk")
 
@@ -183,7 +185,7 @@ func (w *walker) push(s Start, depth int) {
 
 // visible cuts an ascending list of entries at the size asked for.
 func (w *walker) visible(entries []int64) []int64 {
-	if w.opt.Size == 0 {
+	if last := len(entries) - 1; w.opt.Size == 0 || last < 0 || entries[last] < w.opt.Size {
 		return entries
 	}
 	n, _ := slices.BinarySearch(entries, w.opt.Size)
@@ -237,15 +239,15 @@ func (w *walker) up(q queued, node *Node, yield func(Edge, error) bool) error {
 
 // uses yields the edges from q to what a step that made it used.
 func (w *walker) uses(q queued, entry int64, step *Step, ambiguous bool, yield func(Edge, error) bool) error {
-	repeated := repeats(len(step.Uses), func(i int) [3]string {
-		u := &step.Uses[i]
-		return [3]string{string(u.Key), u.Role, u.Path}
-	})
+	var seen map[Use]bool
+	if len(step.Uses) > few {
+		seen = make(map[Use]bool, len(step.Uses))
+	}
 	for i := range step.Uses {
 		u := &step.Uses[i]
-		if !repeated(i) {
+		if !repeated(step.Uses[:i], *u, seen, sameUse) {
 			e := Edge{From: q.Key, To: u.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Ambiguous: ambiguous, Depth: q.depth}
-			if err := w.emit(e, false, yield); err != nil {
+			if err := w.emit(&e, false, yield); err != nil {
 				return err
 			}
 		}
@@ -257,38 +259,42 @@ func (w *walker) uses(q queued, entry int64, step *Step, ambiguous bool, yield f
 	return nil
 }
 
-// repeats returns a function that says whether element i of n equals an
-// earlier one.
-func repeats[T comparable](n int, at func(int) T) func(int) bool {
-	const few = 12 // below which comparing is faster than a map
-	if n <= few {
-		return func(i int) bool {
-			x := at(i)
-			for j := range i {
-				if at(j) == x {
-					return true
-				}
-			}
-			return false
-		}
-	}
-	seen := make(map[T]bool, n)
-	return func(i int) bool {
-		x := at(i)
+// few is up to how many things comparing each with all before it is faster
+// than a map.
+const few = 12
+
+// repeated says whether x is like one of those before it. Where there are more
+// than few, seen remembers them instead, by what same makes of them.
+func repeated[T comparable](before []T, x T, seen map[T]bool, same func(T) T) bool {
+	x = same(x)
+	if seen != nil {
 		was := seen[x]
 		seen[x] = true
 		return was
 	}
+	for i := range before {
+		if same(before[i]) == x {
+			return true
+		}
+	}
+	return false
+}
+
+// sameUse is the part of a use that its edge shows.
+func sameUse(u Use) Use { return Use{Key: u.Key, Role: u.Role, Path: u.Path} }
+
+// sameRelation is the part of a relation that its edge shows.
+func sameRelation(r EntryRelation) EntryRelation {
+	r.Claimed = false
+	return r
 }
 
 // relations yields the edges from q to what it relates to without a step.
 func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) error {
-	type id struct {
-		to    Key
-		kind  string
-		entry int64
+	var seen map[EntryRelation]bool
+	if len(node.Up) > few {
+		seen = make(map[EntryRelation]bool, len(node.Up))
 	}
-	repeated := repeats(len(node.Up), func(i int) id { return id{node.Up[i].To, node.Up[i].Kind, node.Up[i].Entry} })
 	for i, r := range node.Up {
 		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
 			break
@@ -297,11 +303,11 @@ func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) e
 		if err != nil {
 			return err
 		}
-		if !follow || repeated(i) {
+		if !follow || repeated(node.Up[:i], r, seen, sameRelation) {
 			continue
 		}
 		e := Edge{From: r.From, To: r.To, Step: -1, Relation: r.Kind, Entry: r.Entry, Depth: q.depth}
-		if err := w.emit(e, r.Claimed, yield); err != nil {
+		if err := w.emit(&e, r.Claimed, yield); err != nil {
 			return err
 		}
 		w.push(Start{Key: r.To}, q.depth+1)
@@ -413,12 +419,12 @@ func (w *walker) emitOnce(e Edge, claimed bool, yield func(Edge, error) bool) er
 		w.emitted = map[edgeID]bool{}
 	}
 	w.emitted[id] = true
-	return w.emit(e, claimed, yield)
+	return w.emit(&e, claimed, yield)
 }
 
 // emit yields an edge with its evidence: that of its entry, or claimed where
 // it rests on a label.
-func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error {
+func (w *walker) emit(e *Edge, claimed bool, yield func(Edge, error) bool) error {
 	w.touch(e.Entry)
 	e.Evidence = Claimed
 	if !claimed {
@@ -428,26 +434,21 @@ func (w *walker) emit(e Edge, claimed bool, yield func(Edge, error) bool) error 
 		}
 		e.Evidence = grade
 	}
-	if !yield(e, nil) {
+	if !yield(*e, nil) {
 		return errStop
 	}
 	return nil
 }
 
 func (w *walker) grade(entry int64) (Evidence, error) {
-	if entry == w.lastEntry {
-		return w.lastGrade, nil
-	}
-	grade, ok := w.grades[entry]
-	if !ok {
-		var err error
-		if grade, err = w.g.Grade(w.ctx, entry); err != nil {
+	if entry != w.lastEntry {
+		grade, err := w.g.Grade(w.ctx, entry)
+		if err != nil {
 			return "", err
 		}
-		w.grades[entry] = grade
+		w.lastEntry, w.lastGrade = entry, grade
 	}
-	w.lastEntry, w.lastGrade = entry, grade
-	return grade, nil
+	return w.lastGrade, nil
 }
 
 // FactGraph is a Graph over facts in memory.
