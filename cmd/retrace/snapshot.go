@@ -41,7 +41,7 @@ func (a *app) snapshot(cmd *cobra.Command, b *book, dir string) error {
 	if err != nil {
 		return err
 	}
-	source := "dir://" + filepath.ToSlash(abs)
+	source := snapshot.URL(abs)
 	from, err := b.log.Cursor(ctx, schema.DefaultNamespace, source)
 	if err != nil {
 		return err

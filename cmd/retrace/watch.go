@@ -14,6 +14,8 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/all"
+	"github.com/retrace-ledger/retrace/ingest/git"
+	"github.com/retrace-ledger/retrace/ingest/snapshot"
 )
 
 func (a *app) watchCmd() *cobra.Command {
@@ -86,10 +88,10 @@ func sourceURL(arg string) (string, error) {
 	}
 	for _, git := range []string{".git", "HEAD"} {
 		if _, err := os.Stat(filepath.Join(path, git)); err == nil {
-			return "git+file://" + filepath.ToSlash(path), nil
+			return git.URL(path), nil
 		}
 	}
-	return "", fmt.Errorf("%s is not a Git repository; to watch it as a folder, name it dir://%s", arg, filepath.ToSlash(path))
+	return "", fmt.Errorf("%s is not a Git repository; to watch it as a folder, name it %s", arg, snapshot.URL(path))
 }
 
 func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, interval time.Duration) (*watched, error) {
