@@ -86,8 +86,8 @@ func sourceURL(arg string) (string, error) {
 	if !info.IsDir() {
 		return "", fmt.Errorf("%s is neither a URL nor a folder", arg)
 	}
-	for _, git := range []string{".git", "HEAD"} {
-		if _, err := os.Stat(filepath.Join(path, git)); err == nil {
+	for _, marker := range []string{".git", "HEAD"} {
+		if _, err := os.Stat(filepath.Join(path, marker)); err == nil {
 			return git.URL(path), nil
 		}
 	}
