@@ -311,3 +311,43 @@ func TestWait(t *testing.T) {
 		t.Errorf("View beyond the log: %v", err)
 	}
 }
+
+// TestReadWhileFollowing asks one view the same again and again while the
+// index goes on: it answers alike, and a view of the end is not fed by what was
+// cached on the way.
+func TestReadWhileFollowing(t *testing.T) {
+	log := randomWorld(t, 11, 40)
+	g := log.Open(t, t.TempDir())
+	if err := g.Follow(t.Context(), log.Prefix(20)); err != nil {
+		t.Fatal(err)
+	}
+	early := at(t, g, lineage.At{Size: 20})
+	want := everything(t, early)
+	done := make(chan error, 1)
+	go func() {
+		for size := int64(21); size <= log.Size(); size++ {
+			if err := g.Follow(t.Context(), log.Prefix(size)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for following := true; following; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			following = false
+		default:
+		}
+		if diff := cmpDiff(want, everything(t, early)); diff != "" {
+			t.Fatalf("the answer as of 20 entries changed while the index went on:\n%s", diff)
+		}
+		everything(t, at(t, g, lineage.At{})) // caches what will change
+	}
+	if diff := cmpDiff(everything(t, log.View(t)), everything(t, at(t, g, lineage.At{}))); diff != "" {
+		t.Errorf("read on the way, the index answers otherwise than a new one:\n%s", diff)
+	}
+}

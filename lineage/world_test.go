@@ -134,6 +134,15 @@ func randomWorld(t *testing.T, seed uint64, n int) *lineagetest.Log {
 	return log
 }
 
+// worlds is how many random worlds a test looks at: one where tests are asked
+// to be short, as under the race detector.
+func worlds(n uint64) uint64 {
+	if testing.Short() {
+		return 1
+	}
+	return n
+}
+
 // everything is what a view answers to every question that tests ask, for two
 // views to be compared.
 func everything(t *testing.T, v *lineage.View) map[string]any {
@@ -202,7 +211,7 @@ func collect[T any](t *testing.T, seq iter.Seq2[T, error]) []T {
 // TestAsOfSize checks that an index answers as of each earlier size what an
 // index answers that never saw more.
 func TestAsOfSize(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range worlds(2) {
 		log := randomWorld(t, seed, 36)
 		big := log.Graph(t)
 		everything(t, at(t, big, lineage.At{})) // fills the caches, which must not matter
@@ -228,7 +237,7 @@ func TestAsOfSize(t *testing.T) {
 // offline verifier makes over facts in memory give the same edges, and that
 // the entries of an answer are enough for it.
 func TestWalkAgrees(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range worlds(4) {
 		log := randomWorld(t, seed, 80)
 		v := log.View(t)
 		all := factGraph(t, log, v, nil)
