@@ -328,20 +328,38 @@ func TestParsePlanHostile(t *testing.T) {
 }
 
 func FuzzParsePlan(f *testing.F) {
-	log := lineagetest.New(f)
-	lineagetest.Forecast(f, log)
-	v := log.View(f)
-	for _, text := range []string{"forecast@1", "forecast@2", string(lineagetest.CommitKey("first")), string(lineagetest.FileKey("train image"))} {
-		ref, err := v.Resolve(text)
-		if err != nil {
-			f.Fatal(err)
-		}
-		plan, err := restore.NewPlan(f.Context(), v, ref, restore.Sources{}, nil)
-		if err != nil {
-			f.Fatal(err)
-		}
+	data, image := lineagetest.FileKey("data"), lineagetest.FileKey("image")
+	exit := 0
+	steps := []restore.Step{
+		{
+			Number: 1, Place: "steps/01-prepare", Entry: 3, Run: "r1", Name: "sh prepare", Evidence: schema.Observed, Argv: []string{"sh", "prepare"}, Dir: ".",
+			Parameters: map[string]string{"seed": "1"}, Platform: "linux/amd64", Exit: &exit, Tool: &restore.Tool{Key: data, Path: "bin/sh"}, Needed: true,
+			Items: []restore.Item{
+				{Key: lineagetest.CommitKey("c"), Kind: "git", Role: schema.RoleCode, Place: "steps/01-prepare", Bytes: -1},
+				{Key: data, Kind: "file", Role: schema.RoleInput, Place: "steps/01-prepare/data/x.csv", Exec: true, Origin: restore.OriginStore},
+				{Key: data, Kind: "file", Role: schema.RoleInput, Place: "outside/01-prepare/etc/x", Missing: "gone"},
+			},
+			Outputs: []restore.Output{{Path: "out", Key: data}},
+		},
+		{
+			Number: 2, Place: "steps/02-train", Entry: 4, Name: "t", Evidence: schema.Attested, Image: image, Secrets: []string{"TOKEN"},
+			Items: []restore.Item{{Key: data, Kind: "file", Role: schema.RoleInput, Place: "steps/02-train/x", Producer: 1, Members: []restore.Member{{Key: data, Producer: 1}}}},
+			Gaps:  []schema.GapFact{{Rule: "dirty-tree", Detail: "x"}},
+		},
+	}
+	for _, plan := range []restore.Plan{
+		{Version: 1, Ref: "m", Key: data, Size: 9, Steps: steps[:1]},
+		{
+			Version: 1, Ref: "m@1", Name: "model:m@1", Key: data, Run: "r2", Size: 9, Steps: steps, Notes: []string{"n"},
+			Images:   []restore.Item{{Key: image, Kind: "oci", Place: "images/sha256-" + image.Hex(), URI: "oci://registry.example/x"}},
+			Resource: &restore.Item{Key: data, Kind: "file", Place: "resource/model.bin", Producer: 2},
+		},
+	} {
 		raw, err := plan.Encode()
 		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := restore.ParsePlan(raw); err != nil {
 			f.Fatal(err)
 		}
 		f.Add(raw)

@@ -184,6 +184,14 @@ func (p *Plan) Obstacles(trusted func(Step) bool) []string {
 	return out
 }
 
+// shorten keeps the first few of a list and counts the rest.
+func shorten(list []string, most int) []string {
+	if len(list) <= most {
+		return list
+	}
+	return append(slices.Clone(list[:most]), fmt.Sprintf("and %d more", len(list)-most))
+}
+
 func label(s *Step) string {
 	_, name, _ := strings.Cut(path.Base(s.Place), "-")
 	return name
@@ -255,7 +263,7 @@ func (s *Step) available(p *Plan, it *Item, add func(string, ...any)) {
 
 func (r *reproduction) run(ctx context.Context, dir string) error {
 	if why := r.plan.Obstacles(r.opt.trusted); len(why) > 0 {
-		return blocked("%s", strings.Join(why, "; "))
+		return blocked("%s", strings.Join(shorten(why, 5), "; "))
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {

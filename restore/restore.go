@@ -68,7 +68,7 @@ type Verdict struct {
 // Statement is the verdict as a statement to sign and append. Its subject is
 // the resource, or the plan where the resource has no digest.
 func (v *Verdict) Statement() (schema.Statement, error) {
-	problems := v.Problems
+	problems := shorten(v.Problems, 1000) // a statement has a limit, and the lock has them all
 	if v.NeededOnly {
 		problems = append(slices.Clone(problems), "only what reproducing needs was asked for")
 	}
