@@ -63,9 +63,8 @@ func isUTF8(s string) bool { return strings.ToValidUTF8(s, "") == s }
 
 // parsed is what the tests look at in an SVG.
 type parsed struct {
-	boxes  map[string]rect // by node id
-	titles []string
-	text   string
+	boxes map[string]rect // by node id
+	text  string
 }
 
 type rect struct{ x0, y0, x1, y1 float64 }

@@ -109,9 +109,11 @@ the ledger's operator trusts.`,
 			var no *verify.FalseError
 			if errors.As(err, &no) {
 				if a.output == "json" {
-					printJSON(cmd.OutOrStdout(), map[string]any{"holds": false, "claim": no.Claim, "reason": no.Err.Error()})
+					if err := printJSON(cmd.OutOrStdout(), map[string]any{"holds": false, "claim": no.Claim, "reason": no.Err.Error()}); err != nil {
+						return cannot(err)
+					}
 				}
-				return isFalse(fmt.Errorf("%s does not hold: %w", args[0], err))
+				return isFalse(fmt.Errorf("%s: %w", args[0], err))
 			}
 			if err != nil {
 				return cannot(fmt.Errorf("%s could not be checked: %w", args[0], err))
@@ -175,7 +177,11 @@ func (a *app) printVerdict(cmd *cobra.Command, file string, v *verify.Verdict) e
 	fmt.Fprintf(w, "evidence, graded %s\n", v.Grades)
 	t := newTable(w, "  ENTRY", "TYPE", "RECORDED", "EVIDENCE", "SIGNED BY")
 	for _, e := range v.Entries {
-		t.row(fmt.Sprintf("  %d", e.Index), shortPredicateType(e.PredicateType), when(e.RecordedAt), string(e.Evidence), strings.Join(e.Signers, " "))
+		signers := strings.Join(e.Signers, " ")
+		if signers == "" {
+			signers = "no key known here"
+		}
+		t.row(fmt.Sprintf("  %d", e.Index), shortPredicateType(e.PredicateType), when(e.RecordedAt), string(e.Evidence), signers)
 	}
 	return t.flush()
 }

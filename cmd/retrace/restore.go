@@ -148,15 +148,21 @@ func (a *app) printPlan(w io.Writer, p *restore.Plan) error {
 		if len(s.Argv) > 0 {
 			fmt.Fprintf(w, "  $ %s\n", printable(shellLine(s.Argv)))
 		}
-		printItems(w, s.Items)
+		if err := printItems(w, s.Items); err != nil {
+			return err
+		}
 	}
 	if len(p.Images) > 0 {
 		fmt.Fprintln(w, "images")
-		printItems(w, p.Images)
+		if err := printItems(w, p.Images); err != nil {
+			return err
+		}
 	}
 	if p.Resource != nil {
 		fmt.Fprintln(w, "the resource itself")
-		printItems(w, []restore.Item{*p.Resource})
+		if err := printItems(w, []restore.Item{*p.Resource}); err != nil {
+			return err
+		}
 	}
 	for _, n := range p.Notes {
 		fmt.Fprintf(w, "note: %s\n", printable(n))
@@ -168,7 +174,7 @@ func (a *app) printPlan(w io.Writer, p *restore.Plan) error {
 	return nil
 }
 
-func printItems(w io.Writer, items []restore.Item) {
+func printItems(w io.Writer, items []restore.Item) error {
 	t := newTable(w)
 	for _, it := range items {
 		from := it.Origin
@@ -181,7 +187,7 @@ func printItems(w io.Writer, items []restore.Item) {
 		}
 		t.row("  "+label, it.Key.Short(), it.Place, byteCount(it.Bytes), from)
 	}
-	t.flush()
+	return t.flush()
 }
 
 // byteCount is a size as people read it.
