@@ -21,6 +21,9 @@ type Ref struct {
 	Entry int64        // of entry:, # and step: references, and of the naming; -1 otherwise
 }
 
+// maxSpelled is how long a reference may be for others to be compared with it.
+const maxSpelled = 256
+
 // minPrefix is how many hex digits an abbreviated digest or run ID needs.
 const minPrefix = 8
 
@@ -354,6 +357,9 @@ func ambiguous(text string, candidates []string) error {
 
 // nearby is the name spelled most like text, if one is close enough.
 func (v *View) nearby(text string) string {
+	if len(text) > maxSpelled {
+		return ""
+	}
 	names, err := v.Names("")
 	if err != nil {
 		return ""
@@ -367,7 +373,11 @@ func (v *View) nearby(text string) string {
 			candidates = []string{name}
 		}
 		for _, c := range candidates {
-			if d := editDistance(want, c); d < distance {
+			d := editDistance(want, c)
+			if d == 0 {
+				return "" // spelled right, and not there at the view's time or size
+			}
+			if d < distance {
 				best, distance = c, d
 			}
 		}
