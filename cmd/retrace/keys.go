@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,17 +69,29 @@ func (a *app) listKeys(cmd *cobra.Command, b *book, v *lineage.View) error {
 	t.row("0", "log", genesis.LogKey)
 	t.row("0", "observer", observer.ID)
 	for _, k := range trusted {
-		scope := "everything"
-		if len(k.PredicateTypes) > 0 || len(k.Namespaces) > 0 {
-			scope = fmt.Sprintf("%v %v", k.PredicateTypes, k.Namespaces)
-		}
-		name := k.Name
+		name, scope := k.Name, trustScope(k.Trust)
 		if k.Action == "revoke" {
 			name, scope = k.Reason, ""
 		}
 		t.row(fmt.Sprint(k.Entry), k.Action, k.KeyID, name, when(k.NotBefore), when(k.NotAfter), scope)
 	}
 	return t.flush()
+}
+
+// trustScope is what a key is trusted for, in words.
+func trustScope(t schema.Trust) string {
+	what := "everything"
+	if len(t.PredicateTypes) > 0 {
+		types := make([]string, len(t.PredicateTypes))
+		for i, p := range t.PredicateTypes {
+			types[i] = shortPredicateType(p)
+		}
+		what = strings.Join(types, ", ")
+	}
+	if len(t.Namespaces) > 0 {
+		what += " in " + strings.Join(t.Namespaces, ", ")
+	}
+	return what
 }
 
 func readTrust(cmd *cobra.Command, b *book, v *lineage.View) (schema.Genesis, []trustJSON, error) {

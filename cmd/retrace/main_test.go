@@ -15,6 +15,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 var update = flag.Bool("update", false, "rewrite what the scripts in testdata compare with")
@@ -39,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"exits":   scriptExits,
 			"corrupt": scriptCorrupt,
 			"json":    scriptJSON,
+			"sign":    scriptSign,
 		},
 	})
 }
@@ -126,6 +130,35 @@ func scriptCorrupt(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Fatalf("no file %s has a byte at %s", args[0], args[1])
+}
+
+// scriptSign signs statements as somebody else does, each into a DSSE envelope
+// beside it. The key is made on first use:
+//
+//	sign ci statement.json	# makes ci.key, ci.pub, statement.json.dsse
+func scriptSign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: sign NAME STATEMENT…")
+	}
+	file := ts.MkAbs(args[0] + ".key")
+	k, err := keys.Load(file)
+	if errors.Is(err, os.ErrNotExist) {
+		k, err = keys.Generate()
+		ts.Check(err)
+		ts.Check(k.Create(file))
+		public, err := k.PublicPEM()
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pub"), []byte(public), 0o644))
+	} else {
+		ts.Check(err)
+	}
+	for _, name := range args[1:] {
+		docs, err := schema.ParseDocument([]byte(ts.ReadFile(name)))
+		ts.Check(err)
+		env, err := k.SignStatement(docs[0].Statement)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(name+".dsse"), env.Raw, 0o644))
+	}
 }
 
 // scriptJSON looks into JSON: the value at a path matches a pattern, or is

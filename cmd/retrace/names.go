@@ -1,12 +1,14 @@
 package main
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 type nameJSON struct {
@@ -57,7 +59,8 @@ func (a *app) historyCmd() *cobra.Command {
 		Short: "Show what a name pointed at, and when",
 		Long: `Show what a name pointed at, and when. A NAME has its kind in front:
 model:NAME@VERSION, git:REPOSITORY#refs/heads/BRANCH, image:REPOSITORY:TAG,
-snapshot:SOURCE. Part of one is enough where only one name begins with it.`,
+snapshot:SOURCE. Part of one is enough where only one name begins with it, and so
+is git:BRANCH. A model without a version is all its versions.`,
 		Example: "  retrace history model:forecast@3\n  retrace history image:registry.example/ml/trainer:latest",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,41 +76,64 @@ snapshot:SOURCE. Part of one is enough where only one name begins with it.`,
 			if err != nil {
 				return err
 			}
-			name, err := completeName(v, args[0])
+			names, err := completeName(v, args[0])
 			if err != nil {
 				return err
 			}
-			history, err := v.History(name)
-			if err != nil {
-				return err
+			var history []lineage.Pointed
+			for _, name := range names {
+				h, err := v.History(name)
+				if err != nil {
+					return err
+				}
+				history = append(history, h...)
 			}
 			return a.printNames(cmd, history)
 		},
 	}
 }
 
-// completeName is the one recorded name that text is, or begins.
-func completeName(v *lineage.View, text string) (string, error) {
+// completeName is the one recorded name that text is, or begins; for a model
+// without a version, the names of all its versions.
+func completeName(v *lineage.View, text string) ([]string, error) {
 	if !strings.Contains(text, ":") {
-		text = "model:" + text
+		text = schema.NameModel + ":" + text
 	}
 	names, err := v.Names(text)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for _, n := range names {
-		if n == text {
-			return n, nil
+	if slices.Contains(names, text) {
+		return []string{text}, nil
+	}
+	if ref, ok := strings.CutPrefix(text, schema.NameGit+":"); ok && len(names) == 0 {
+		if names, err = gitNames(v, ref); err != nil {
+			return nil, err
 		}
 	}
-	switch len(names) {
-	case 1:
-		return names[0], nil
-	case 0:
+	versions := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.HasPrefix(n, text+"@") })
+	switch {
+	case len(versions) > 0:
+		return versions, nil
+	case len(names) == 1:
+		return names, nil
+	case len(names) == 0:
 		_, err := v.Name(text)
-		return "", err
+		return nil, err
 	}
-	return "", &lineage.AmbiguousError{Text: text, Candidates: names}
+	return nil, &lineage.AmbiguousError{Text: text, Candidates: names}
+}
+
+// gitNames are the branches and tags called ref in any repository.
+func gitNames(v *lineage.View, ref string) ([]string, error) {
+	names, err := v.Names(schema.NameGit + ":")
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(n string) bool {
+		_, full, _ := strings.Cut(n, "#")
+		return full != ref && !strings.HasSuffix(full, "/"+ref)
+	}), nil
 }
 
 func (a *app) printNames(cmd *cobra.Command, names []lineage.Pointed) error {
@@ -123,6 +149,9 @@ func (a *app) printNames(cmd *cobra.Command, names []lineage.Pointed) error {
 		note := ""
 		if n.Forced {
 			note = "forced"
+			if strings.HasPrefix(n.NameFact.Name, schema.NameModel+":") {
+				note = "moved"
+			}
 		}
 		if n.Deleted {
 			note = "deleted"

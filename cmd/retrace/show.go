@@ -133,7 +133,7 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 		showStep(t, "made by", s)
 	}
 	for _, s := range used {
-		t.row("used by", fmt.Sprintf("step %d  %s", s.Entry, clipTo(shortCommand(s.Step.Name), 70)))
+		t.row("used by", fmt.Sprintf("step %d  %s", s.Entry, clipTo(stepTitle(s.Step), 70)))
 	}
 	for _, rel := range up {
 		t.row(rel.Kind, fmt.Sprintf("%s (entry %d)", rel.To.Short(), rel.Entry))
@@ -149,7 +149,7 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 }
 
 func showStep(t *table, label string, s lineage.StepInfo) {
-	t.row(label, fmt.Sprintf("step %d  %s", s.Entry, clipTo(shortCommand(s.Step.Name), 70)))
+	t.row(label, fmt.Sprintf("step %d  %s", s.Entry, clipTo(stepTitle(s.Step), 70)))
 	t.row("  run", s.Step.Run)
 	t.row("  by", s.Step.Builder+" ("+string(s.Evidence)+")")
 	if s.Step.Exit != nil {
@@ -168,6 +168,15 @@ func showStep(t *table, label string, s lineage.StepInfo) {
 	for _, u := range s.Step.Uses {
 		t.row("  "+u.Role, strings.TrimSpace(u.Key.Short()+"  "+useLabel(u)))
 	}
+}
+
+// stepTitle is what a step did: its command with the program's base name, or
+// what its statement calls it.
+func stepTitle(s *schema.Step) string {
+	if len(s.Argv) == 0 {
+		return s.Name
+	}
+	return shortCommand(shellLine(s.Argv))
 }
 
 func useLabel(u schema.Use) string {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -32,15 +34,19 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 
 // parseSpan reads a Go duration, or days and weeks such as 3d and 2w.
 func parseSpan(s string) (time.Duration, error) {
+	bad := fmt.Errorf("%q is not a span of time such as 90m, 2h, 3d or 1w", s)
 	units := map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
-	if n := len(s); n > 1 {
-		if unit, ok := units[s[n-1:]]; ok {
-			var count float64
-			if _, err := fmt.Sscanf(s[:n-1], "%g", &count); err != nil {
-				return 0, fmt.Errorf("%q is not a span of time", s)
-			}
-			return time.Duration(count * float64(unit)), nil
+	if n := len(s); n > 1 && units[s[n-1:]] > 0 {
+		count, err := strconv.ParseFloat(s[:n-1], 64)
+		span := count * float64(units[s[n-1:]])
+		if err != nil || !(span >= 0 && span < math.MaxInt64) {
+			return 0, bad
 		}
+		return time.Duration(span), nil
 	}
-	return time.ParseDuration(s)
+	span, err := time.ParseDuration(s)
+	if err != nil || span < 0 {
+		return 0, bad
+	}
+	return span, nil
 }
