@@ -83,9 +83,21 @@ func Reproduce(ctx context.Context, plan *Plan, dir string, src Sources, opt *Re
 		r.result.Verdict, r.result.Reason = schema.Diverged, r.result.First.String()
 	default:
 		r.result.Verdict = schema.BitExact
-		r.result.Reason = fmt.Sprintf("%d steps were run again and made %d outputs with the recorded digests", len(r.result.Steps), r.result.Outputs())
+		r.result.Reason = exactly(len(r.result.Steps), r.result.Outputs())
 	}
 	return r.result, nil
+}
+
+// exactly says in words what was made again.
+func exactly(steps, outputs int) string {
+	ran, made := "1 step was", "1 output with the recorded digest"
+	if steps != 1 {
+		ran = fmt.Sprintf("%d steps were", steps)
+	}
+	if outputs != 1 {
+		made = fmt.Sprintf("%d outputs with the recorded digests", outputs)
+	}
+	return fmt.Sprintf("%s run again and made %s", ran, made)
 }
 
 // obstacle is a reason for NOT_REPLAYABLE.

@@ -125,9 +125,9 @@ func (a *app) finishRestore(cmd *cobra.Command, b *book, v *restore.Verdict, dir
 			return err
 		}
 	} else {
-		fmt.Fprintf(w, "%s: %s (%s) laid out in %s, every digest checked\n", v.Result, count(v.Checked, "item", "items"), byteCount(v.Bytes), dir)
+		fmt.Fprintf(w, "%s: %s (%s) laid out in %s, every digest checked\n", v.Result, count(v.Checked, "item", "items"), byteCount(v.Bytes), printable(dir))
 		for _, p := range v.Problems {
-			fmt.Fprintf(w, "  missing: %s\n", printable(p))
+			fmt.Fprintf(w, "  not restored: %s\n", printable(p))
 		}
 		if entry >= 0 {
 			fmt.Fprintf(w, "recorded as entry %d\n", entry)
@@ -167,8 +167,14 @@ func (a *app) printPlan(w io.Writer, p *restore.Plan) error {
 	for _, n := range p.Notes {
 		fmt.Fprintf(w, "note: %s\n", printable(n))
 	}
-	if missing := p.Missing(); len(missing) > 0 {
-		fmt.Fprintf(w, "%d of these cannot be had\n", len(missing))
+	missing := 0
+	for _, it := range planItems(p) {
+		if it.Missing != "" {
+			missing++
+		}
+	}
+	if missing > 0 {
+		fmt.Fprintf(w, "%d of these cannot be had\n", missing)
 	}
 	speaksFor(w, p.Size)
 	return nil
