@@ -1,9 +1,11 @@
 package retrace_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/retrace-ledger/retrace/lineage"
@@ -46,6 +48,143 @@ func TestGapsPage(t *testing.T) {
 	for id := range severity {
 		if !known[id] {
 			t.Errorf("docs/gaps.md explains %s, which nothing looks for", id)
+		}
+	}
+}
+
+// pages are the Markdown files of the repository.
+func pages(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || d.Name() != "." && d.Name()[0] == '.' || strings.HasPrefix(d.Name(), "retrace-demo-")):
+			return filepath.SkipDir
+		case filepath.Ext(name) == ".md":
+			found = append(found, name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) < 10 {
+		t.Fatalf("found %v only", found)
+	}
+	return found
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+var (
+	fences    = regexp.MustCompile("(?ms)^```.*?^```$")
+	links     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	headings  = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notAnchor = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors are the fragments that GitHub gives to the headings of a page.
+func anchors(page string) map[string]bool {
+	all := map[string]bool{}
+	for _, m := range headings.FindAllStringSubmatch(fences.ReplaceAllString(page, ""), -1) {
+		all[strings.ReplaceAll(notAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return all
+}
+
+// TestLinks follows each link from one page to a file or folder here.
+func TestLinks(t *testing.T) {
+	for _, name := range pages(t) {
+		for _, m := range links.FindAllStringSubmatch(fences.ReplaceAllString(read(t, name), ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			file, fragment, _ := strings.Cut(m[1], "#")
+			target := filepath.Join(filepath.Dir(name), file)
+			if file == "" {
+				target = name
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s: %v", name, m[1], err)
+				continue
+			}
+			if fragment != "" && filepath.Ext(target) == ".md" && !anchors(read(t, target))[fragment] {
+				t.Errorf("%s links to %s, and there is no such heading", name, m[1])
+			}
+		}
+	}
+}
+
+// TestVerbs holds every `retrace VERB` in a page, and every flag behind it, to
+// the commands that there are.
+func TestVerbs(t *testing.T) {
+	sources, err := filepath.Glob("cmd/retrace/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"help": true, "completion": true} // cobra's own
+	flags := map[string]bool{"--help": true}
+	for _, file := range sources {
+		text := read(t, file)
+		for _, m := range regexp.MustCompile(`Use:\s+"([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+			known[m[1]] = true
+		}
+		for _, m := range regexp.MustCompile(`lags\(?\)?\.[A-Za-z0-9]+\((?:&[A-Za-z.]+, )?"([a-z-]+)"`).FindAllStringSubmatch(text, -1) {
+			flags["--"+m[1]] = true
+		}
+	}
+	verb := regexp.MustCompile("(?m)(?:^\\s*(?:\\$ )?|[`|] ?)retrace((?: (?:--dir|--server) \\S+)*) ([a-z][a-z-]*)([^`\n|]*)")
+	flag := regexp.MustCompile(` (--[a-z-]+)`)
+	seen := 0
+	for _, name := range pages(t) {
+		for _, m := range verb.FindAllStringSubmatch(read(t, name), -1) {
+			seen++
+			if !known[m[2]] {
+				t.Errorf("%s says %q, and there is no such command", name, strings.TrimSpace(m[0]))
+				continue
+			}
+			ours, _, _ := strings.Cut(m[3], " -- ")
+			for _, f := range flag.FindAllStringSubmatch(ours, -1) {
+				if !flags[f[1]] {
+					t.Errorf("%s says %q, and no command has the flag %s", name, strings.TrimSpace(m[0]), f[1])
+				}
+			}
+		}
+	}
+	if seen < 50 {
+		t.Errorf("found %d commands in the pages: the test looks for the wrong thing", seen)
+	}
+}
+
+// TestArchitectureNames holds the functions and tests that
+// docs/architecture.md names to the code.
+func TestArchitectureNames(t *testing.T) {
+	var all strings.Builder
+	for _, pattern := range []string{"*", "*/*", "*/*/*"} {
+		files, err := filepath.Glob(pattern + "_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			all.WriteString(read(t, f))
+		}
+	}
+	names := regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(read(t, "docs/architecture.md"), -1)
+	if len(names) == 0 {
+		t.Error("docs/architecture.md names no test")
+	}
+	for _, m := range names {
+		if !strings.Contains(all.String(), "func "+m[1]+"(t *testing.T)") {
+			t.Errorf("docs/architecture.md names %s, which is no test", m[1])
 		}
 	}
 }
