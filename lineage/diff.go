@@ -234,9 +234,14 @@ func (d *differ) uses(ls, rs StepInfo, depth int) error {
 	pair := StepPair{ls.Entry, rs.Entry}
 	right := map[string]schema.Use{}
 	for _, u := range rs.Step.Uses {
-		right[part(u)] = u
+		if u.Role != schema.RoleParams { // reported one by one
+			right[part(u)] = u
+		}
 	}
 	for _, l := range ls.Step.Uses {
+		if l.Role == schema.RoleParams {
+			continue
+		}
 		r, ok := right[part(l)]
 		delete(right, part(l))
 		if !ok {
