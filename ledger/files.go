@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,7 +62,7 @@ func sign(f *os.File) error {
 	return err
 }
 
-func (l *dirLock) release() error { return l.f.Close() }
+func (l *dirLock) release() error { return errors.Join(disk.Unlock(l.f), l.f.Close()) }
 
 // syncDir makes new names in dir durable.
 func syncDir(dir string) error {

@@ -49,6 +49,9 @@ system allows it.`,
 				Confirm: func(commands []restore.Command) (bool, error) { return confirm(cmd, commands, yes) },
 				Trusted: func(s restore.Step) bool { return trusted(s.Evidence) },
 			}
+			if self, err := os.Executable(); err == nil {
+				opt.Programs = []string{self} // the demo's steps ran this program
+			}
 			if verbose {
 				opt.Stdout, opt.Stderr = cmd.ErrOrStderr(), cmd.ErrOrStderr()
 			}

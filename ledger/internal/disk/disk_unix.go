@@ -19,6 +19,10 @@ func TryLock(f *os.File) (taken bool, err error) {
 	return err == nil, err
 }
 
+// Unlock gives a lock back at once. Closing the file would leave it with a
+// child that was forked and has not yet closed what it inherited.
+func Unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 // FreeSpace is how many bytes can still be written in dir.
 func FreeSpace(dir string) (uint64, error) {
 	var st unix.Statfs_t
