@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,10 +111,17 @@ func readTrust(cmd *cobra.Command, b *book, v *lineage.View) (schema.Genesis, []
 	if err := read(0, &g); err != nil {
 		return g, nil, err
 	}
+	observer, err := keys.ParsePublic([]byte(g.ObserverKey))
+	if err != nil {
+		return g, nil, err
+	}
 	out := []trustJSON{}
 	for e, err := range v.Entries(cmd.Context(), 0, lineage.Filter{PredicateType: schema.TrustV1}) {
 		if err != nil {
 			return g, nil, err
+		}
+		if !slices.Contains(e.Signers, observer.ID) {
+			continue // somebody else's wish: no answer heeds it
 		}
 		t := trustJSON{Entry: e.Index}
 		if err := read(e.Index, &t.Trust); err != nil {
@@ -178,6 +186,30 @@ func (a *app) revokeCmd() *cobra.Command {
 	return cmd
 }
 
+// mayTrust refuses to write what no answer would heed: only the observer that
+// genesis names changes trust, so that an agent cannot trust itself.
+func mayTrust(cmd *cobra.Command, b *book) error {
+	v, err := b.view(0, "")
+	if err != nil {
+		return err
+	}
+	genesis, _, err := readTrust(cmd, b, v)
+	if err != nil {
+		return err
+	}
+	observer, err := keys.ParsePublic([]byte(genesis.ObserverKey))
+	if err != nil {
+		return err
+	}
+	if b.observer != nil && b.observer.ID() != observer.ID {
+		return cannot(&hinted{
+			fmt.Errorf("this agent's key is not the ledger's observer key %s, which alone changes trust", observer.ID),
+			"run it where the ledger is; beside a running server it needs no --server",
+		})
+	}
+	return nil
+}
+
 // writeTrust records a statement about each key in a file.
 func (a *app) writeTrust(cmd *cobra.Command, file string, t schema.Trust) error {
 	ks, err := readPublicKeys(file)
@@ -202,6 +234,9 @@ func (a *app) writeTrust(cmd *cobra.Command, file string, t schema.Trust) error 
 		return err
 	}
 	defer b.Close()
+	if err := mayTrust(cmd, b); err != nil {
+		return err
+	}
 	r, err := b.record(cmd.Context(), "keys", statements)
 	if err != nil {
 		return err

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/ledger"
 )
 
 func main() {
@@ -28,12 +31,26 @@ func execute() int {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			msg = "interrupted: " + msg
 		}
-		fmt.Fprintf(os.Stderr, "retrace: %s\n", printable(msg))
+		fmt.Fprintf(os.Stderr, "retrace: %s\n", message(err, msg))
 		if hint := hintFor(err); hint != "" {
 			fmt.Fprintf(os.Stderr, "retrace: hint: %s\n", hint)
 		}
 	}
 	return exitStatus(err)
+}
+
+// message is what people read of an error. The two notes of a fork are
+// evidence that somebody will want to copy, so their lines stay lines.
+func message(err error, msg string) string {
+	var fork *ledger.ForkError
+	if !errors.As(err, &fork) {
+		return printable(msg)
+	}
+	lines := strings.Split(msg, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 const rootLong = `retrace records what went into a machine-learning model, answers what produced
