@@ -58,7 +58,7 @@ const quietWait = time.Second
 func (a *app) findDir() (string, error) {
 	if a.dir != "" {
 		if _, err := os.Stat(filepath.Join(a.dir, logVKeyFile)); err != nil {
-			return "", cannot(fmt.Errorf("no ledger in %s: %w", a.dir, errNoLedger))
+			return "", cannot(fmt.Errorf("%w in %s", errNoLedger, a.dir))
 		}
 		return filepath.Abs(a.dir)
 	}
@@ -72,7 +72,7 @@ func (a *app) findDir() (string, error) {
 			return dir, nil
 		}
 		if at == filepath.Dir(at) {
-			return "", cannot(errNoLedger)
+			return "", cannot(fmt.Errorf("%w here: there is no %s in this directory or a parent", errNoLedger, dirName))
 		}
 		at = filepath.Dir(at)
 	}

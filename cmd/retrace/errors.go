@@ -46,7 +46,7 @@ func exitStatus(err error) int {
 }
 
 // errNoLedger is returned where no ledger is found.
-var errNoLedger = errors.New("no ledger here: there is no .retrace in this directory or a parent")
+var errNoLedger = errors.New("no ledger")
 
 // hinted is an error of which the place where it arose knows what to do.
 type hinted struct {

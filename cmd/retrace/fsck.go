@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/retrace-ledger/retrace/content"
+	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/verify"
@@ -100,28 +101,54 @@ func fsckLineage(ctx context.Context, dir string) (_ []findingJSON, err error) {
 	if _, err := os.Stat(at); errors.Is(err, os.ErrNotExist) {
 		return nil, nil // it comes back by itself
 	}
-	b, err := openLocal(ctx, dir)
+	l, err := openLedger(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.Close()) }()
+	defer func() { err = errors.Join(err, l.Close()) }()
 	tmp, err := os.MkdirTemp("", "retrace-lineage-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	fresh, err := openGraph(ctx, tmp, b.log)
-	if err != nil {
-		return nil, err
+	have := at
+	if !writable(dir) {
+		have = filepath.Join(tmp, "have")
+		if err := os.CopyFS(have, os.DirFS(at)); err != nil {
+			return nil, err
+		}
 	}
-	defer fresh.Close()
+	err = compareLineage(ctx, l, have, filepath.Join(tmp, "fresh"))
 	var differs *lineage.DifferenceError
-	if err := b.graph.Compare(ctx, fresh); errors.As(err, &differs) {
-		return []findingJSON{{"lineage", at, differs.Error()}}, nil
-	} else if err != nil {
-		return nil, err
+	var unusable *lineage.UnusableError
+	switch {
+	case errors.As(err, &differs):
+		return []findingJSON{{"lineage", at, differs.Error() + lineageRemedy}}, nil
+	case errors.As(err, &unusable):
+		return []findingJSON{{"lineage", at, unusable.Err.Error() + lineageRemedy}}, nil
 	}
-	return nil, nil
+	return nil, err
+}
+
+const lineageRemedy = " (nothing is lost: delete this folder, and the index comes back from the ledger)"
+
+// compareLineage compares the index in dir, brought up to date, with one built
+// in fresh.
+func compareLineage(ctx context.Context, l *ledger.Ledger, dir, fresh string) error {
+	have, err := lineage.Inspect(ctx, dir, l, verify.Signers, keys.ParsePublic)
+	if err != nil {
+		return err
+	}
+	defer have.Close()
+	if err := have.Follow(ctx, l); err != nil {
+		return err
+	}
+	want, err := openGraph(ctx, fresh, l)
+	if err != nil {
+		return err
+	}
+	defer want.Close()
+	return have.Compare(ctx, want)
 }
 
 func fsckContent(ctx context.Context, dir string) (_ []findingJSON, err error) {

@@ -2,9 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/retrace-ledger/retrace/content"
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/ledger"
 )
 
 // runPlace is where a run keeps content, without the ledger being held.
@@ -25,6 +30,13 @@ func (a *app) runPlace(ctx context.Context) (*runPlace, error) {
 	}
 	dir, err := a.findDir()
 	if err != nil {
+		return nil, err
+	}
+	// A command may run for hours: what would keep it from being recorded is
+	// said before.
+	if _, err := keys.Load(filepath.Join(dir, observerKey)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s has no %s: %w", dir, observerKey, ledger.ErrReadOnly)
+	} else if err != nil {
 		return nil, err
 	}
 	s, err := content.Open(ctx, filepath.Join(dir, contentDir), &content.Options{Exclude: []string{dir}})
