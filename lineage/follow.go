@@ -197,7 +197,7 @@ type indexer struct {
 	state     state
 	fresh     map[schema.Key]nodeID          // ids used, new or not
 	merged    map[schema.Key]schema.Resource // descriptions so far
-	located   map[string][]schema.Key        // what is at a URI
+	located   map[string]located             // what is at a URI
 	touched   []schema.Key
 	rechecked []int64
 	trust     []trustEntry
@@ -206,7 +206,7 @@ type indexer struct {
 func (g *Graph) newIndexer() *indexer {
 	return &indexer{
 		g: g, txn: g.db.NewTransaction(true), before: g.db.NewTransaction(false), state: g.state,
-		fresh: map[schema.Key]nodeID{}, merged: map[schema.Key]schema.Resource{}, located: map[string][]schema.Key{},
+		fresh: map[schema.Key]nodeID{}, merged: map[schema.Key]schema.Resource{}, located: map[string]located{},
 	}
 }
 
@@ -373,7 +373,7 @@ func (w *indexer) facts(d *decoded) error {
 			return err
 		}
 	}
-	if err := w.locations(index, f.Resources); err != nil {
+	if err := w.locations(index, len(d.signers) > 0, f.Resources); err != nil {
 		return err
 	}
 	if s := f.Step; s != nil {

@@ -62,7 +62,7 @@ type state struct {
 
 // indexVersion is the version of the keys above. An index of another version
 // is deleted and built again.
-const indexVersion = 2
+const indexVersion = 3
 
 type trustEntry struct {
 	Index int64

@@ -13,7 +13,8 @@ import (
 
 // locations notes what the entry says is at each URI that it names, where that
 // is not what the entry before said: a location has a history, as a name has.
-func (w *indexer) locations(index int64, resources []schema.Resource) error {
+// A claim never stands in for what somebody vouches for.
+func (w *indexer) locations(index int64, signed bool, resources []schema.Resource) error {
 	at := map[string][]schema.Key{}
 	for _, r := range resources {
 		if r.URI != "" && !strings.ContainsRune(r.URI, 0) && !isAlias(r, resources) {
@@ -25,11 +26,19 @@ func (w *indexer) locations(index int64, resources []schema.Resource) error {
 		last, ok := w.located[uri]
 		if !ok {
 			last = lastLocated(w.before, uri, index)
+			if len(last.keys) > 0 {
+				r, err := readRecord(w.before, last.entry)
+				if err != nil {
+					return err
+				}
+				last.signed = len(r.Signers) > 0
+			}
 		}
-		w.located[uri] = at[uri]
-		if slices.Equal(last, at[uri]) {
+		if slices.Equal(last.keys, at[uri]) && (last.signed || !signed) {
+			w.located[uri] = last
 			continue
 		}
+		w.located[uri] = located{entry: index, keys: at[uri], signed: signed}
 		for _, k := range at[uri] {
 			if err := w.put(key(tagURI, uri, index, k), nil); err != nil {
 				return err
@@ -51,12 +60,13 @@ func isAlias(r schema.Resource, all []schema.Resource) bool {
 
 // located is what an entry says is at a URI.
 type located struct {
-	entry int64
-	keys  []schema.Key
+	entry  int64
+	keys   []schema.Key
+	signed bool // by a key that was known then
 }
 
 // lastLocated is what the last entry below size says is at uri.
-func lastLocated(txn *badger.Txn, uri string, size int64) []schema.Key {
+func lastLocated(txn *badger.Txn, uri string, size int64) located {
 	prefix := key(tagURI, uri)
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, Reverse: true})
 	defer it.Close()
@@ -69,7 +79,7 @@ func lastLocated(txn *badger.Txn, uri string, size int64) []schema.Key {
 		last.entry, last.keys = entry, append(last.keys, k)
 	}
 	slices.Sort(last.keys)
-	return last.keys
+	return last
 }
 
 // splitLocated takes apart what stands behind the URI: entry, key and a zero
@@ -79,10 +89,12 @@ func splitLocated(k []byte, offset int) (int64, schema.Key) {
 }
 
 // at returns what was at uri at the view's time: what the entry says that
-// comes last by effective time and then in the ledger's order.
+// comes last by effective time and then in the ledger's order. Claims count
+// only where there is nothing better, as with names.
 func (v *View) at(uri string) ([]schema.Key, error) {
 	var best located
 	var bestTime time.Time
+	vouched := false
 	err := v.g.db.View(func(txn *badger.Txn) error {
 		prefix := key(tagURI, uri)
 		var all []located
@@ -95,7 +107,7 @@ func (v *View) at(uri string) ([]schema.Key, error) {
 				all[n-1].keys = append(all[n-1].keys, rk)
 				return
 			}
-			all = append(all, located{entry, []schema.Key{rk}})
+			all = append(all, located{entry: entry, keys: []schema.Key{rk}})
 		}); err != nil {
 			return err
 		}
@@ -104,7 +116,10 @@ func (v *View) at(uri string) ([]schema.Key, error) {
 			if err != nil {
 				return err
 			}
-			if (v.time.IsZero() || !e.At.After(v.time)) && !e.At.Before(bestTime) {
+			if e.Evidence.Trusted() && !vouched {
+				best, bestTime, vouched = located{}, time.Time{}, true
+			}
+			if e.Evidence.Trusted() == vouched && (v.time.IsZero() || !e.At.After(v.time)) && !e.At.Before(bestTime) {
 				best, bestTime = l, e.At
 			}
 		}

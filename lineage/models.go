@@ -100,7 +100,7 @@ func (v *View) modelAt(txn *badger.Txn, full string, entry int64, seq []byte) (m
 	}
 	name, version, ok := strings.Cut(strings.TrimPrefix(full, schema.NameModel+":"), "@")
 	return modelInNamespace{
-		ModelVersion: ModelVersion{Name: name, Version: version, Pointed: Pointed{n, entry}, RecordedAt: info.RecordedAt, Evidence: info.Evidence},
+		ModelVersion: ModelVersion{Name: name, Version: version, Pointed: Pointed{n, entry, info.Evidence}, RecordedAt: info.RecordedAt, Evidence: info.Evidence},
 		namespace:    info.Namespace,
 	}, ok, nil
 }

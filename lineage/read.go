@@ -438,7 +438,14 @@ func (g *Graph) mentions(k schema.Key) (ms mentions, err error) {
 // Pointed is a name that pointed at a resource, with the entry that says so.
 type Pointed struct {
 	schema.NameFact
-	Entry int64
+	Entry    int64
+	Evidence schema.Evidence
+}
+
+// pointed grades a name fact.
+func (v *View) pointed(txn *badger.Txn, n schema.NameFact, entry int64) (Pointed, error) {
+	e, err := v.entry(txn, entry)
+	return Pointed{n, entry, e.Evidence}, err
 }
 
 // NamesOf are the names that ever pointed at k, in the ledger's order.
@@ -460,8 +467,9 @@ func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 			if err := getJSON(txn, full, &n); err != nil {
 				return fmt.Errorf("reading name %s of entry %d: %w", name, entry, err)
 			}
-			out = append(out, Pointed{n, entry})
-			return nil
+			p, err := v.pointed(txn, n, entry)
+			out = append(out, p)
+			return err
 		})
 	})
 	return out, err
@@ -474,15 +482,17 @@ func (v *View) History(name string) ([]Pointed, error) {
 	err := v.g.db.View(func(txn *badger.Txn) error {
 		prefix := key(tagName, name)
 		return scan(txn, prefix, func(at, raw []byte) error {
-			p := Pointed{Entry: entryAt(at, len(prefix))}
-			if len(at) != len(prefix)+12 || p.Entry >= v.size {
+			entry := entryAt(at, len(prefix))
+			if len(at) != len(prefix)+12 || entry >= v.size {
 				return nil
 			}
-			if err := json.Unmarshal(raw, &p.NameFact); err != nil {
+			var n schema.NameFact
+			if err := json.Unmarshal(raw, &n); err != nil {
 				return fmt.Errorf("reading name %s: %w", name, err)
 			}
+			p, err := v.pointed(txn, n, entry)
 			out = append(out, p)
-			return nil
+			return err
 		})
 	})
 	slices.SortStableFunc(out, func(a, b Pointed) int { return a.At.Compare(b.At) })
@@ -490,12 +500,15 @@ func (v *View) History(name string) ([]Pointed, error) {
 }
 
 // Name is what name pointed at at the view's time. ErrNotFound before its
-// first sighting, which is "unknown", and when it had been deleted.
+// first sighting, which is "unknown", and when it had been deleted. Claims
+// decide only where nobody who is vouched for ever named it: otherwise anybody
+// who can hand in a statement could move it for everybody.
 func (v *View) Name(name string) (Pointed, error) {
 	history, err := v.History(name)
 	if err != nil {
 		return Pointed{}, err
 	}
+	history = vouched(history)
 	var last Pointed
 	for _, p := range history {
 		if v.time.IsZero() || !p.At.After(v.time) {
@@ -511,6 +524,15 @@ func (v *View) Name(name string) (Pointed, error) {
 		return last, fmt.Errorf("%s: deleted, says entry %d: %w", name, last.Entry, ErrNotFound)
 	}
 	return last, nil
+}
+
+// vouched leaves out the claims among namings if there is anything better.
+func vouched(namings []Pointed) []Pointed {
+	trusted := func(p Pointed) bool { return p.Evidence.Trusted() }
+	if !slices.ContainsFunc(namings, trusted) {
+		return namings
+	}
+	return slices.DeleteFunc(namings, func(p Pointed) bool { return !trusted(p) })
 }
 
 // Names yields every name that begins with prefix, once, in order.

@@ -130,6 +130,7 @@ func (v *View) resolveModel(text string) (Ref, error) {
 	if err != nil {
 		return Ref{Entry: -1}, err
 	}
+	var found []Pointed
 	var newest *Pointed
 	for _, n := range versions {
 		p, err := v.Name(n)
@@ -139,6 +140,9 @@ func (v *View) resolveModel(text string) (Ref, error) {
 		if err != nil {
 			return Ref{Entry: -1}, err
 		}
+		found = append(found, p)
+	}
+	for _, p := range vouched(found) {
 		if newest == nil || p.Entry > newest.Entry {
 			newest = &p
 		}
@@ -184,7 +188,19 @@ func (v *View) resolveRun(id string) (Ref, error) {
 	if len(entries) == 0 {
 		return Ref{Entry: -1}, fmt.Errorf("run:%s: %w", id, ErrNotFound)
 	}
-	return v.resolveStep(strconv.FormatInt(entries[0], 10))
+	// Anybody can claim a step under the ID of somebody's run.
+	best := entries[0]
+	for _, entry := range entries {
+		e, err := v.Entry(entry)
+		if err != nil {
+			return Ref{Entry: -1}, err
+		}
+		if e.Evidence.Trusted() {
+			best = entry
+			break
+		}
+	}
+	return v.resolveStep(strconv.FormatInt(best, 10))
 }
 
 // resolveGit takes a commit, whole or abbreviated, or a branch or tag name
@@ -210,6 +226,19 @@ func (v *View) resolveGit(rest string) (Ref, error) {
 		return ref, fmt.Errorf("git:%s: %w", rest, ErrNotFound)
 	case 1:
 		return v.resolveName(found[0])
+	}
+	var pointed []Pointed
+	for _, n := range found {
+		if p, err := v.Name(n); err == nil {
+			pointed = append(pointed, p)
+		} else if !errors.Is(err, ErrNotFound) {
+			return ref, err
+		}
+	}
+	if all := len(pointed); all > 1 {
+		if pointed = vouched(pointed); len(pointed) == 1 {
+			return refOfName(pointed[0]), nil // only a claim makes it ambiguous
+		}
 	}
 	return ref, ambiguous("git:"+rest, found)
 }

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"reflect"
 	"slices"
 	"time"
 )
@@ -14,6 +15,11 @@ const (
 	Observed Evidence = "observed" // signed by the ledger's own observer, which saw it
 	Claimed  Evidence = "claimed"  // a label, an unsigned document, or a key that nobody trusts says so
 )
+
+// Trusted says whether somebody vouches for what is known so: claims alone
+// never decide what a name means or which step a run ID means while there is
+// better.
+func (e Evidence) Trusted() bool { return e == Attested || e == Observed }
 
 // TrustHistory is what the trust entries below some size say. The zero value
 // trusts nobody. It is a pure function of genesis and of the trust entries
@@ -29,8 +35,14 @@ func NewTrustHistory(observerKeyID string) *TrustHistory {
 	return &TrustHistory{observer: observerKeyID, keys: map[string][]Trust{}}
 }
 
-// Apply adds the next trust entry.
-func (h *TrustHistory) Apply(t Trust) { h.keys[t.KeyID] = append(h.keys[t.KeyID], t) }
+// Apply adds the next trust entry. A statement counts once: the same one in a
+// later entry is a copy that anybody can hand in, and would undo a revocation.
+func (h *TrustHistory) Apply(t Trust) {
+	same := func(o Trust) bool { return reflect.DeepEqual(o, t) }
+	if !slices.ContainsFunc(h.keys[t.KeyID], same) {
+		h.keys[t.KeyID] = append(h.keys[t.KeyID], t)
+	}
+}
 
 // Observer is the key ID of the ledger's own observer.
 func (h *TrustHistory) Observer() string { return h.observer }

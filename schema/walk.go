@@ -316,7 +316,8 @@ func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) e
 }
 
 // producers are the entries whose step made a node, only those of run where
-// one is named and known, and whether there are several to choose from.
+// one is named and known, of these the claimed ones only if there are no
+// better, and whether there are several to choose from.
 func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
 	made := w.visible(node.Made)
 	if run != "" {
@@ -331,10 +332,33 @@ func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
 			}
 		}
 		if len(named) > 0 {
-			return named, false, nil
+			named, err := w.vouched(named)
+			return named, len(named) > 1, err
 		}
 	}
 	return made, len(made) > 1, nil
+}
+
+// vouched leaves out the claimed ones of several steps with one run ID if there
+// are better ones: anybody can claim a step under the ID of somebody's run.
+func (w *walker) vouched(entries []int64) ([]int64, error) {
+	if len(entries) < 2 {
+		return entries, nil
+	}
+	var better []int64
+	for _, entry := range entries {
+		grade, err := w.grade(entry)
+		if err != nil {
+			return nil, err
+		}
+		if grade.Trusted() {
+			better = append(better, entry)
+		}
+	}
+	if len(better) == 0 {
+		return entries, nil
+	}
+	return better, nil
 }
 
 // follows says whether a relation leads upstream.
