@@ -186,7 +186,7 @@ func TestBundleFails(t *testing.T) {
 		{"another run", func(b *verify.Bundle) { b.Claim.Run = "train-1" }, true, "names"},
 		{"another root", func(b *verify.Bundle) { b.Claim.Root = lineagetest.FileKey("model weather until February") }, true, "names"},
 		{"a size of the future", func(b *verify.Bundle) { b.Claim.Size = 99 }, true, "the checkpoint covers"},
-		{"a size before the steps", func(b *verify.Bundle) { b.Claim.Size = 8 }, true, "edge"},
+		{"a size before the steps", func(b *verify.Bundle) { b.Claim.Size = 8 }, true, "rests on entry"},
 		{"the other direction", func(b *verify.Bundle) { b.Claim.Direction = schema.Downstream }, true, "edge"},
 		{"a direction that there is not", func(b *verify.Bundle) { b.Claim.Direction = "SIDEWAYS" }, false, "SIDEWAYS"},
 		{"a depth that there is not", func(b *verify.Bundle) { b.Claim.Depth = -1 }, false, "negative"},

@@ -59,7 +59,9 @@ func (c *checkState) leads() bool {
 		index, err := strconv.ParseInt(rest, 10, 64)
 		return err == nil && c.entryAsked(index)
 	case "run":
-		return cl.Run != "" && strings.HasPrefix(cl.Run, rest)
+		// That the run is the root's is checked for every claim; the question is
+		// about the run itself, or its first output where it is no resource.
+		return cl.Run != "" && rest != "" && strings.HasPrefix(cl.Run, rest) && c.starts(cl.Root, cl.Run)
 	case "image":
 		if _, digest, ok := strings.Cut(rest, "@"); ok {
 			rest = digest
@@ -114,8 +116,21 @@ func (c *checkState) entryAsked(index int64) bool {
 	if i < 0 || c.entries[i].facts.Step == nil {
 		return false
 	}
-	s := c.entries[i].facts.Step
-	return s.Run == cl.Run && (s.Subject == cl.Root || slices.ContainsFunc(s.Generates, func(o schema.Output) bool { return o.Key == cl.Root }))
+	return c.entries[i].facts.Step.Run == cl.Run && starts(c.entries[i].facts.Step, cl.Root)
+}
+
+// starts says whether a question about the run is one about k.
+func (c *checkState) starts(k schema.Key, run string) bool {
+	return slices.ContainsFunc(c.entries, func(e opened) bool { return e.facts.Step != nil && e.facts.Step.Run == run && starts(e.facts.Step, k) })
+}
+
+// starts says whether a question about the step is one about k: the run itself
+// or, where it is no resource, its first output.
+func starts(s *schema.Step, k schema.Key) bool {
+	if s.Subject != "" {
+		return k == s.Subject
+	}
+	return len(s.Generates) > 0 && k == s.Generates[0].Key
 }
 
 // located says whether an entry states that the root is at uri.

@@ -72,6 +72,9 @@ func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*V
 		ck.verdict.Grades = "by the verifier's own keys"
 	}
 	for i, e := range b.Entries {
+		if e.Index >= b.Claim.Size {
+			return nil, &FalseError{"the size that the answer speaks for", fmt.Errorf("it is %d, and the bundle rests on entry %d", b.Claim.Size, e.Index)}
+		}
 		entry, err := e.open(b, v)
 		if err != nil {
 			return nil, err
@@ -107,6 +110,7 @@ type checkState struct {
 	resources map[schema.Key]schema.Resource
 	withheld  int
 	made      map[schema.Key]bool // that a step in the bundle made
+	naming    *opened             // states the name that was asked for; nil if there was none
 	unasked   string              // what is not proven of the question
 }
 
@@ -185,7 +189,7 @@ func (c *checkState) entry(e schema.Entry) error {
 			c.resources[r.Key] = r
 		}
 	}
-	if s.PredicateType != schema.TrustV1 || e.Index >= c.b.Claim.Size || len(Signers(e.Envelope, c.keys[:1])) == 0 {
+	if s.PredicateType != schema.TrustV1 || len(Signers(e.Envelope, c.keys[:1])) == 0 {
 		return nil
 	}
 	var t schema.Trust
@@ -201,12 +205,10 @@ func (c *checkState) entry(e schema.Entry) error {
 	return nil
 }
 
-// grade checks signatures and adds the facts of every entry to the graph.
+// grade checks signatures and adds the facts of every entry to the graph. The
+// answer is derived by the operator's grades, as it was given, and shown with
+// the verifier's own where it brought keys.
 func (c *checkState) grade() error {
-	trusted := c.keys
-	if c.opts.Trust != nil {
-		trusted = c.opts.Trust
-	}
 	for i := range c.entries {
 		e := &c.entries[i]
 		ve := VerdictEntry{Index: e.Index, PredicateType: e.statement.PredicateType, RecordedAt: e.Header.RecordedAt, Unreadable: e.unreadable}
@@ -215,20 +217,18 @@ func (c *checkState) grade() error {
 			c.verdict.Entries = append(c.verdict.Entries, ve)
 			continue
 		}
-		ve.Signers = Signers(e.Envelope, trusted)
-		switch {
-		case c.opts.Trust == nil:
-			e.evidence = c.trust.Grade(e.Header, e.statement.PredicateType, ve.Signers)
-		case len(ve.Signers) > 0:
-			e.evidence = schema.Attested
-		default:
-			e.evidence = schema.Claimed
+		ve.Signers = Signers(e.Envelope, c.keys)
+		operator := c.trust.Grade(e.Header, e.statement.PredicateType, ve.Signers)
+		e.evidence = operator
+		if c.opts.Trust != nil {
+			ve.Signers, e.evidence = Signers(e.Envelope, c.opts.Trust), schema.Claimed
+			if len(ve.Signers) > 0 {
+				e.evidence = schema.Attested
+			}
 		}
 		ve.Evidence = e.evidence
 		c.verdict.Entries = append(c.verdict.Entries, ve)
-		if e.Index < c.b.Claim.Size {
-			c.graph.Add(e.Index, e.facts, e.evidence)
-		}
+		c.graph.Add(e.Index, e.facts, operator)
 	}
 	return nil
 }
@@ -247,6 +247,9 @@ func (c *checkState) claim(ctx context.Context) error {
 	if cl.Root == "" {
 		return c.entryClaim()
 	}
+	if err := c.run(); err != nil {
+		return err
+	}
 	next, more := 0, false
 	walk := schema.Walk(ctx, c.graph, schema.Start{Key: cl.Root, Run: cl.Run}, schema.WalkOptions{
 		Direction: cl.Direction, Depth: cl.Depth, Size: cl.Size,
@@ -263,17 +266,13 @@ func (c *checkState) claim(ctx context.Context) error {
 			return &FalseError{"the answer", fmt.Errorf("it leaves out an edge that entry %d states: %s", got.Entry, describeEdge(got))}
 		}
 		want := cl.Edges[next]
-		graded := got
-		if c.opts.Trust != nil {
-			got.Evidence = want.Evidence
-		}
 		if got != want && c.hidden(got, want) {
 			return malformed("bundle", "edge %d of the answer cannot be derived again: the body of an entry that it rests on is withheld", next+1)
 		}
 		if got != want {
 			return &FalseError{"the answer", fmt.Errorf("its edge %d says %s; the entries state %s", next+1, describeEdge(want), describeEdge(got))}
 		}
-		c.verdict.Edges = append(c.verdict.Edges, graded)
+		c.verdict.Edges = append(c.verdict.Edges, c.regraded(got))
 		next++
 	}
 	if next < len(cl.Edges) && c.hidden(schema.Edge{}, cl.Edges[next]) {
@@ -288,6 +287,16 @@ func (c *checkState) claim(ctx context.Context) error {
 	return nil
 }
 
+// regraded is the edge with the evidence of its entry, or of the label that it
+// rests on.
+func (c *checkState) regraded(e schema.Edge) schema.Edge {
+	i := slices.IndexFunc(c.entries, func(o opened) bool { return o.Index == e.Entry })
+	if label := e.Relation == schema.RelBase || e.Relation == schema.RelBuiltOf; i >= 0 && !label {
+		e.Evidence = c.entries[i].evidence
+	}
+	return e
+}
+
 // hidden says whether a withheld body may be why the entries give another edge
 // than the answer: it would state the edge, or decide how it is graded.
 func (c *checkState) hidden(got, want schema.Edge) bool {
@@ -295,6 +304,9 @@ func (c *checkState) hidden(got, want schema.Edge) bool {
 		return false
 	}
 	got.Evidence = want.Evidence
+	if want.Ambiguous {
+		got.Ambiguous = true // the other producer may be what is hidden
+	}
 	return got == want || slices.ContainsFunc(c.entries, func(e opened) bool { return e.Index == want.Entry && e.State != schema.Present })
 }
 
@@ -307,12 +319,52 @@ func (c *checkState) name() error {
 	if i < 0 {
 		return &FalseError{claim, fmt.Errorf("entry %d, which is to say so, is not in the bundle", cl.Entry)}
 	}
-	for _, n := range c.entries[i].facts.Names {
-		if n.Name == cl.Name && n.Key == cl.Root && n.Run == cl.Run && !n.Deleted {
-			return nil
+	e := &c.entries[i]
+	if !slices.ContainsFunc(e.facts.Names, func(n schema.NameFact) bool {
+		return n.Name == cl.Name && n.Key == cl.Root && n.Run == cl.Run && !n.Deleted
+	}) {
+		if e.State != schema.Present {
+			return malformed("bundle", "%s cannot be checked: the body of entry %d is withheld", claim, cl.Entry)
+		}
+		return &FalseError{claim, fmt.Errorf("entry %d does not state it", cl.Entry)}
+	}
+	c.naming = e
+	if c.graded(cl.Entry).Trusted() {
+		return nil
+	}
+	for _, o := range c.entries {
+		if c.graded(o.Index).Trusted() && slices.ContainsFunc(o.facts.Names, func(n schema.NameFact) bool { return n.Name == cl.Name }) {
+			return &FalseError{claim, fmt.Errorf("entry %d only claims it, and what it names is for entry %d to say", cl.Entry, o.Index)}
 		}
 	}
-	return &FalseError{claim, fmt.Errorf("entry %d does not state it", cl.Entry)}
+	return nil
+}
+
+// graded is the operator's grade of an entry of the bundle.
+func (c *checkState) graded(index int64) schema.Evidence {
+	grade, err := c.graph.Grade(context.Background(), index)
+	if err != nil {
+		return schema.Claimed // its body is withheld
+	}
+	return grade
+}
+
+// run checks that a run to which the claim binds its root made it. A name may
+// bind its resource to a run that no step tells of.
+func (c *checkState) run() error {
+	cl := c.b.Claim
+	if cl.Run == "" || cl.Name != "" || slices.ContainsFunc(c.entries, func(e opened) bool { return makes(e.facts.Step, cl.Root, cl.Run) }) {
+		return nil
+	}
+	if c.withheld > 0 {
+		return malformed("bundle", "that run %s made %s cannot be derived again: a body is withheld", cl.Run, cl.Root.Short())
+	}
+	return &FalseError{fmt.Sprintf("that run %s made %s", cl.Run, cl.Root.Short()), errors.New("no entry in the bundle states it")}
+}
+
+// makes says whether s is a step of run that made k, or is k.
+func makes(s *schema.Step, k schema.Key, run string) bool {
+	return s != nil && s.Run == run && (s.Subject == k || slices.ContainsFunc(s.Generates, func(o schema.Output) bool { return o.Key == k }))
 }
 
 func (c *checkState) entryClaim() error {
@@ -346,10 +398,14 @@ func (c *checkState) conclude() {
 	v, cl := c.verdict, c.b.Claim
 	v.proven("the log key %s signed a checkpoint over %d entries", v.LogKey, v.TreeSize)
 	v.proven("all %d entries of the bundle are in that tree, byte for byte", len(c.entries))
-	if cl.Name != "" {
-		v.proven("entry %d names %s: %s", cl.Entry, cl.Name, cl.Root)
+	if c.naming != nil {
+		v.proven("entry %d names %s: %s (%s)", cl.Entry, cl.Name, cl.Root, c.naming.evidence)
+		v.notProven("that %s pointed nowhere else at size %d, and that it was the newest that %q may mean: entries that the bundle does not hold may say so", cl.Name, cl.Size, cl.Ref)
 	}
-	if cl.Root != "" {
+	switch {
+	case cl.Root != "" && cl.Truncated:
+		v.proven("these entries state the %d edges shown from %s, and these come first", len(v.Edges), cl.Root)
+	case cl.Root != "":
 		v.proven("these entries state exactly the %d edges shown from %s", len(v.Edges), cl.Root)
 	}
 	for _, k := range c.unproduced() {
@@ -388,13 +444,17 @@ func label(r schema.Resource, k schema.Key) string {
 	return k.Short()
 }
 
-// unproduced are the resources that edges lead to and none leads from.
+// unproduced are the root and the resources that edges lead to, where no step
+// made them and no edge leads from them.
 func (c *checkState) unproduced() []schema.Key {
 	made := maps.Clone(c.made)
 	for _, e := range c.verdict.Edges {
 		made[e.From] = true
 	}
 	var out []schema.Key
+	if cl := c.b.Claim; cl.Root != "" && cl.Direction != schema.Downstream && cl.Root.Algorithm() != schema.GitCommit && !made[cl.Root] {
+		out = append(out, cl.Root)
+	}
 	for _, e := range c.verdict.Edges {
 		switch e.Role {
 		case schema.RoleTool, schema.RoleCode, schema.RoleChanges, schema.RoleParams:

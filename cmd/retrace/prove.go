@@ -154,6 +154,9 @@ func verifyFile(ctx context.Context, file, key string, trust []string) (*verify.
 		}
 		opts.Trust = append(opts.Trust, ks...)
 	}
+	if len(trust) > 0 && len(opts.Trust) == 0 {
+		return nil, fmt.Errorf("%s holds no public key to grade by", strings.Join(trust, ", "))
+	}
 	return b.Verify(ctx, v, &opts)
 }
 
