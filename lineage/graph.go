@@ -73,7 +73,7 @@ type trustEntry struct {
 // cannot be read, is of another version, or does not belong to log is deleted
 // and comes back with the next Follow.
 func Open(dir string, log Log, signers Signers, parseKey ParseKey) (*Graph, error) {
-	g, err := open(dir, signers, parseKey)
+	g, err := openGuarded(dir, signers, parseKey)
 	if err == nil {
 		if err = g.belongsTo(context.Background(), log); err == nil {
 			return g, nil
@@ -95,11 +95,15 @@ func open(dir string, signers Signers, parseKey ParseKey) (*Graph, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := checkTables(dir); err != nil {
+		return nil, err
+	}
 	opts := badger.DefaultOptions(dir).
 		WithLogger(nil).
 		WithMetricsEnabled(false).
 		WithDetectConflicts(false).
 		WithCompression(options.None).
+		WithChecksumVerificationMode(options.OnBlockRead).
 		WithMemTableSize(32 << 20).
 		WithNumMemtables(2).
 		WithBlockCacheSize(32 << 20).
