@@ -271,15 +271,33 @@ func (g genesis) checkEnvelope(env schema.Envelope) error {
 // checkOwn verifies each signature that claims the observer key and reports
 // whether there is one. Duplicates of our own statements are recognized by
 // their payload, so a forged copy could otherwise stand in for the real one.
+// Nor is a real one taken in other clothes, under another key ID or beside
+// other signatures: that copy would be a new entry as good as what was
+// observed, and move names back to where they pointed once.
 func (g genesis) checkOwn(env schema.Envelope) (claims bool, err error) {
-	for _, sig := range env.Signatures {
+	pae := dsse.PAE(env.PayloadType, env.Payload)
+	for i, sig := range env.Signatures {
+		own := len(sig.Sig) == ed25519.SignatureSize && ed25519.Verify(g.observer, pae, sig.Sig)
 		if sig.KeyID != g.observerID {
+			if own {
+				return false, &schema.FieldError{Field: fmt.Sprintf("signatures.%d.keyid", i), Reason: fmt.Sprintf("is %q, and the signature is by the observer key %s", clip(sig.KeyID), g.observerID)}
+			}
+			if claims {
+				return true, errMixed(i)
+			}
 			continue
 		}
+		if i > 0 && !claims {
+			return true, errMixed(i)
+		}
 		claims = true
-		if !ed25519.Verify(g.observer, dsse.PAE(env.PayloadType, env.Payload), sig.Sig) {
+		if !own {
 			return true, &schema.FieldError{Field: "signatures", Reason: fmt.Sprintf("the signature that claims the observer key %s is not by that key", g.observerID)}
 		}
 	}
 	return claims, nil
+}
+
+func errMixed(i int) error {
+	return &schema.FieldError{Field: fmt.Sprintf("signatures.%d", i), Reason: "stands beside a signature of the observer key with another key's; what others sign comes in an envelope of its own"}
 }

@@ -132,6 +132,30 @@ func TestAppendForgedObserver(t *testing.T) {
 	}
 }
 
+// TestAppendOwnStatementInOtherClothes hands in what the observer signed once
+// more, changed so that it is another envelope whose signature still holds.
+func TestAppendOwnStatementInOtherClothes(t *testing.T) {
+	w := ledgertest.New(t)
+	env := w.Sign(t, "https://example.com/claim/v1", map[string]string{}, ledgertest.Subject("x"))
+	mustAppend(t, w.Ledger, batch(env))
+	own := env.Signatures[0]
+	junk := schema.Signature{KeyID: "junk", Sig: make([]byte, 64)}
+	for name, sigs := range map[string][]schema.Signature{
+		"another key ID": {{KeyID: "x", Sig: own.Sig}},
+		"no key ID":      {{Sig: own.Sig}},
+		"one more":       {own, junk},
+		"one before":     {junk, own},
+	} {
+		other, err := schema.NewEnvelope(env.PayloadType, env.Payload, sigs...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := w.Append(context.Background(), batch(other)); err == nil || !strings.Contains(err.Error(), "signatures.") {
+			t.Errorf("%s: %v, %v; want it refused", name, indexes(r), err)
+		}
+	}
+}
+
 func TestAppendCursors(t *testing.T) {
 	w := ledgertest.New(t)
 	ctx := context.Background()
