@@ -359,6 +359,7 @@ func (c *commit) store() error {
 	}
 	c.ledger.unsigned.Lock()
 	defer c.ledger.unsigned.Unlock()
+	c.ledger.beyond = errBeyond // until it is known otherwise
 	if err := c.ledger.engine.Commit(c.puts); err != nil {
 		return err
 	}
@@ -366,7 +367,8 @@ func (c *commit) store() error {
 		return err
 	}
 	if c.next == nil {
-		return nil // cursors alone: the signed size stays
+		c.ledger.beyond = nil // cursors alone: the signed size stays
+		return nil
 	}
 	if err := c.file.write(c.next.checkpoint.Note); err != nil {
 		return err
@@ -376,6 +378,7 @@ func (c *commit) store() error {
 	}
 	c.last = c.now
 	c.recent.add(c.indexes, c.base)
+	c.ledger.beyond = nil
 	before := c.ledger.view.Swap(c.next)
 	if before != nil {
 		close(before.next)

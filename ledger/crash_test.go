@@ -407,3 +407,47 @@ func TestFailedSteps(t *testing.T) {
 		})
 	}
 }
+
+// TestCursorOfAFailedCommit reads cursors after a commit was stored and could
+// not be signed: they would stand for entries that nobody can read.
+func TestCursorOfAFailedCommit(t *testing.T) {
+	w := ledgertest.New(t)
+	w.Close()
+	l, err := ledger.Open(w.Dir(), w.Signer, ledger.WithStep(func(step string) error {
+		if step == ledger.StepCommitted {
+			return errors.New("the disk is gone")
+		}
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := schema.Batch{Envelopes: claims(t, "x"), Cursors: []schema.Cursor{{Source: "s", To: "read x"}}}
+	if _, err := l.Append(t.Context(), b); err == nil {
+		t.Fatal("a commit that failed was acknowledged")
+	}
+	if at, err := l.Cursor(t.Context(), "", "s"); err == nil {
+		t.Errorf("Cursor = %q beside %d entries; want an error", at, l.Size())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ro, err := ledger.OpenReadOnly(w.Dir(), w.Verifier, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, err := ro.Cursor(t.Context(), "", "s"); err == nil {
+		t.Errorf("read-only, Cursor = %q beside %d entries; want an error", at, ro.Size())
+	}
+	if err := ro.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ledger.Open(w.Dir(), w.Signer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if at, err := again.Cursor(t.Context(), "", "s"); err != nil || at != "read x" || again.Size() != 2 {
+		t.Errorf("finished, Cursor = %q, %v beside %d entries; want it beside 2", at, err, again.Size())
+	}
+}

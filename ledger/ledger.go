@@ -53,6 +53,10 @@ type Ledger struct {
 	// the checkpoint over it is durable and readers see it, so that nobody
 	// reads a cursor that stands for entries which were not signed yet.
 	unsigned sync.RWMutex
+	// beyond says, where it is not nil, that the store holds a commit that was
+	// not signed, so that its cursors are ahead of what is answered from. It is
+	// guarded by unsigned.
+	beyond error
 
 	// The rest belongs to the committer. It is nil in a ledger that is open
 	// read-only.

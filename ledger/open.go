@@ -62,7 +62,11 @@ func open(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger,
 			err = fmt.Errorf("opening the ledger in %s: %w", dir, err)
 		}
 	}()
-	if l.lock, err = lockDir(dir); err != nil {
+	lock := lockDir
+	if !writable {
+		lock = lockToRead
+	}
+	if l.lock, err = lock(dir); err != nil {
 		return nil, err
 	}
 	file, signed, _, err := openCheckpointFile(dir, v, writable)
@@ -178,6 +182,9 @@ func (l *Ledger) recover(signed []verify.Checkpoint, file *checkpointFile) error
 			return err
 		}
 		if l.committer == nil {
+			if stored.Size > newest.Size {
+				l.beyond = errBeyond
+			}
 			return l.stepBack(s, newest)
 		}
 		l.committer.tree, l.committer.last = t, at

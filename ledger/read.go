@@ -74,6 +74,9 @@ func (l *Ledger) Cursor(ctx context.Context, namespace, source string) (string, 
 	}
 	l.unsigned.RLock()
 	defer l.unsigned.RUnlock()
+	if l.beyond != nil {
+		return "", fmt.Errorf("reading the cursor of source %q in %s: %w", clip(source), l.dir, l.beyond)
+	}
 	var at string
 	err := l.reading(ctx, func(s engine.Snapshot) (err error) {
 		at, err = readCursor(s, cursorKey(namespace, source))
@@ -81,6 +84,10 @@ func (l *Ledger) Cursor(ctx context.Context, namespace, source string) (string, 
 	})
 	return at, err
 }
+
+// errBeyond says that a commit failed before it was signed, or was left so.
+// Opening the ledger for appending finishes it.
+var errBeyond = errors.New("the newest commit is not signed, so that it is not known whether the cursor stands for it")
 
 func readCursor(s engine.Snapshot, key []byte) (string, error) {
 	var at string
