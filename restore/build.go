@@ -149,6 +149,12 @@ func (b *planner) producers(start schema.Start, user *lineage.StepInfo) ([]link,
 		if r.Kind != schema.RelAlias && r.Kind != schema.RelPartOf || r.To == start.Key || r.To.Empty() {
 			continue
 		}
+		// Whoever claims another digest of these bytes brings in no steps.
+		if grade, err := b.v.Grade(b.ctx, r.Entry); err != nil {
+			return nil, err
+		} else if r.Kind == schema.RelAlias && !grade.Trusted() {
+			continue
+		}
 		made, err := b.producer(schema.Start{Key: r.To}, user)
 		if err != nil {
 			return nil, err

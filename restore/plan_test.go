@@ -276,6 +276,26 @@ func TestPlanUntrusted(t *testing.T) {
 	wantVerdict(t, w.again(plan, nil), schema.NotReplayable, "trusted signer", "claimed")
 }
 
+// TestPlanClaimedAlias claims, unsigned, that a commit is another digest of
+// what a step made: that step is no part of a plan for the commit.
+func TestPlanClaimedAlias(t *testing.T) {
+	t.Parallel()
+	log := lineagetest.New(t)
+	add(t, log, "r1", nil, lineagetest.File("m", "bytes"))
+	both := lineagetest.CommitOf("first", "repo")
+	log.Add(lineagetest.Statement(t, schema.AttestationV1, schema.Attestation{Claim: "reviewed"}, both))
+	both.Digest = schema.DigestSet{schema.GitCommit: lineagetest.CommitHex("first"), schema.SHA256: lineagetest.FileKey("bytes").Hex()}
+	alias := lineagetest.Statement(t, schema.AttestationV1, schema.Attestation{Claim: "the same"}, both)
+	log.AddUnsigned(alias)
+	for _, want := range []int{0, 1} { // claimed, and then observed
+		p, err := planOf(t, log, string(lineagetest.CommitKey("first")), nil)
+		if err != nil || len(p.Steps) != want {
+			t.Errorf("planned %v, %v; want %d steps", p, err, want)
+		}
+		log.Add(alias)
+	}
+}
+
 func TestPlanNothing(t *testing.T) {
 	t.Parallel()
 	log := lineagetest.New(t)

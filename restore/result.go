@@ -3,6 +3,7 @@ package restore
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -84,12 +85,12 @@ func (c Command) String() string {
 }
 
 // quote writes an argument as a POSIX shell reads it, and so that nothing in
-// it can move a terminal's cursor.
+// it can move a terminal's cursor or turn the direction of writing.
 func quote(s string) string {
 	plain := s != ""
 	for _, r := range s {
 		switch {
-		case r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0:
+		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
 			return fmt.Sprintf("$%s", ansi(s))
 		case !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+", r):
 			plain = false

@@ -19,6 +19,8 @@ type nameJSON struct {
 	Old     string `json:"old,omitempty"`
 	Forced  bool   `json:"forced,omitempty"`
 	Deleted bool   `json:"deleted,omitempty"`
+
+	Evidence schema.Evidence `json:"evidence"`
 }
 
 func (a *app) namesCmd() *cobra.Command {
@@ -140,7 +142,7 @@ func (a *app) printNames(cmd *cobra.Command, names []lineage.Pointed) error {
 	if a.output == "json" {
 		out := []nameJSON{}
 		for _, n := range names {
-			out = append(out, nameJSON{n.NameFact.Name, string(n.Key), n.At.Format(rfc3339), n.Entry, n.Old, n.Forced, n.Deleted})
+			out = append(out, nameJSON{n.NameFact.Name, string(n.Key), n.At.Format(rfc3339), n.Entry, n.Old, n.Forced, n.Deleted, n.Evidence})
 		}
 		return printJSON(cmd.OutOrStdout(), out)
 	}
@@ -155,6 +157,9 @@ func (a *app) printNames(cmd *cobra.Command, names []lineage.Pointed) error {
 		}
 		if n.Deleted {
 			note = "deleted"
+		}
+		if n.Evidence == schema.Claimed {
+			note = strings.TrimSpace(note + " claimed")
 		}
 		t.row(n.NameFact.Name, n.Key.Short(), when(n.At), strconv.FormatInt(n.Entry, 10), note)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -97,10 +98,11 @@ func shortCommand(line string) string {
 }
 
 // printable replaces control characters, so that nothing recorded can move a
-// reader's cursor or colour their terminal.
+// reader's cursor or colour their terminal, and those that turn the direction
+// of writing, so that what is read is what is there.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return '�'
 		}
 		return r

@@ -192,7 +192,7 @@ func showToJSON(v *lineage.View, ref lineage.Ref, r schema.Resource, names []lin
 		Names: []nameJSON{}, ProducedBy: []stepJSON{}, UsedBy: []stepJSON{}, Relations: []schema.Edge{},
 	}
 	for _, n := range names {
-		out.Names = append(out.Names, nameJSON{n.NameFact.Name, string(n.Key), n.At.Format(rfc3339), n.Entry, n.Old, n.Forced, n.Deleted})
+		out.Names = append(out.Names, nameJSON{n.NameFact.Name, string(n.Key), n.At.Format(rfc3339), n.Entry, n.Old, n.Forced, n.Deleted, n.Evidence})
 	}
 	for _, s := range made {
 		out.ProducedBy = append(out.ProducedBy, toStepJSON(s))
