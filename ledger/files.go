@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,30 @@ func lockDir(dir string) (*dirLock, error) {
 	if err != nil {
 		return nil, err
 	}
+	return lockFile(f, true)
+}
+
+// lockToRead is lockDir for who only reads. Where the directory cannot be
+// written, as on a read-only disk, nobody writes to the ledger beside it:
+// then the lock file is locked if it is there, and not signed.
+func lockToRead(dir string) (*dirLock, error) {
+	l, err := lockDir(dir)
+	if !errors.Is(err, fs.ErrPermission) && !disk.ReadOnly(err) {
+		return l, err
+	}
+	f, openErr := os.Open(filepath.Join(dir, "lock"))
+	if errors.Is(openErr, fs.ErrNotExist) {
+		return &dirLock{}, nil
+	}
+	if openErr != nil {
+		return nil, err
+	}
+	return lockFile(f, false)
+}
+
+// lockFile locks f and, where it may, writes who holds it.
+func lockFile(f *os.File, writable bool) (*dirLock, error) {
+	path := f.Name()
 	taken, err := disk.TryLock(f)
 	if err != nil {
 		f.Close()
@@ -34,6 +59,9 @@ func lockDir(dir string) (*dirLock, error) {
 	if !taken {
 		defer f.Close()
 		return nil, fmt.Errorf("%w by %s: wait until it ends or stop it; beside a running server, commands reach the ledger through it", ErrLocked, holder(f))
+	}
+	if !writable {
+		return &dirLock{f}, nil
 	}
 	if err := sign(f); err != nil {
 		f.Close()
@@ -52,17 +80,22 @@ func holder(f *os.File) string {
 	return "another process"
 }
 
-// sign writes who holds the lock, for the message that others get.
+// sign writes who holds the lock, for the message that others get: no
+// arguments, which may hold what is private.
 func sign(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	args := clip(strings.Join(append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...), " "))
-	_, err := fmt.Fprintf(f, "process %d (%s)\n", os.Getpid(), args)
+	_, err := fmt.Fprintf(f, "process %d (%s)\n", os.Getpid(), filepath.Base(os.Args[0]))
 	return err
 }
 
-func (l *dirLock) release() error { return errors.Join(disk.Unlock(l.f), l.f.Close()) }
+func (l *dirLock) release() error {
+	if l.f == nil {
+		return nil
+	}
+	return errors.Join(disk.Unlock(l.f), l.f.Close())
+}
 
 // syncDir makes new names in dir durable.
 func syncDir(dir string) error {

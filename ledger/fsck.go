@@ -92,7 +92,7 @@ func (c *checker) findError(err error) error {
 }
 
 func (c *checker) run() error {
-	lock, err := lockDir(c.dir)
+	lock, err := lockToRead(c.dir)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,10 @@ type Difference struct {
 
 // StepPair is two steps that do the same work on both sides; -1 where one side
 // has none.
-type StepPair struct{ Left, Right int64 }
+type StepPair struct {
+	Left  int64 `json:"left"`
+	Right int64 `json:"right"`
+}
 
 // Diff is why two resources differ.
 type Diff struct {

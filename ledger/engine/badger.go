@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/dgraph-io/badger/v4"
@@ -103,6 +104,9 @@ func (e *badgerEngine) Close() (err error) {
 	return nil
 }
 
+// errUnreadable says that Badger met what it cannot have written.
+var errUnreadable = errors.New("the files of the store are damaged beyond what Badger reads")
+
 // guard makes the caller return an error where it would panic. Badger maps its
 // files into memory and trusts what it finds there, so that a damaged or
 // shortened file can make it panic or fault; that is damage to report, not a
@@ -112,7 +116,10 @@ func guard(err *error) func() {
 	return func() {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
-			*err = fmt.Errorf("reading a damaged store: %v", r)
+			*err = errUnreadable
+			if e, ok := r.(error); ok && !errors.As(e, new(runtime.Error)) {
+				*err = fmt.Errorf("%w: %w", errUnreadable, e)
+			}
 		}
 	}
 }

@@ -23,6 +23,9 @@ func TryLock(f *os.File) (taken bool, err error) {
 // child that was forked and has not yet closed what it inherited.
 func Unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 
+// ReadOnly says that err came of a file system that is mounted read-only.
+func ReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
+
 // FreeSpace is how many bytes can still be written in dir.
 func FreeSpace(dir string) (uint64, error) {
 	var st unix.Statfs_t
