@@ -242,6 +242,10 @@ func (a *app) writeTrust(cmd *cobra.Command, file string, t schema.Trust) error 
 		return err
 	}
 	for i, k := range ks {
+		if r.Entries[i].Duplicate {
+			fmt.Fprintf(cmd.OutOrStdout(), "entry %d says so already: nothing was changed, and a revocation since then stands; to trust the key again, say --from when\n", r.Entries[i].Index)
+			continue
+		}
 		fmt.Fprintf(cmd.OutOrStdout(), "entry %d: %s %s\n", r.Entries[i].Index, t.Action, k.ID)
 	}
 	return nil
