@@ -70,11 +70,16 @@ func (d *demo) watch(ctx context.Context) error {
 const firstDays = 1096
 
 func (d *demo) first(ctx context.Context) error {
-	lines := bytes.SplitAfter(d.data, []byte("\n"))
-	if err := d.writeData(bytes.Join(lines[:min(len(lines), firstDays+1)], nil)); err != nil {
+	if err := d.writeData(firstPart(d.data)); err != nil {
 		return err
 	}
 	return d.pipeline(ctx)
+}
+
+// firstPart is the head line of the measurements and their first days.
+func firstPart(data []byte) []byte {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	return bytes.Join(lines[:min(len(lines), firstDays+1)], nil)
 }
 
 func (d *demo) writeData(data []byte) error {
