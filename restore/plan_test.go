@@ -446,10 +446,9 @@ func TestRestoreImage(t *testing.T) {
 	w.commit(map[string]string{"make.sh": "#!/bin/sh\necho $1 > $1.txt\n"})
 	w.record(run.Options{Argv: []string{"./make.sh", "a"}, Outputs: []string{"a.txt"}, Image: repository + "@" + hash.String()})
 	w.record(run.Options{Argv: []string{"./make.sh", "b"}, Inputs: []string{"a.txt"}, Outputs: []string{"b.txt"}, Image: repository + "@" + hash.String()})
-	plan, dir := w.plan(w.lastRun()), t.TempDir()
-	src := w.sources()
+	dir, src := t.TempDir(), w.sources()
 	src.Fetchers["oci"] = oci.Fetcher{}
-	plan, err = restore.NewPlan(t.Context(), w.view(), mustResolve(t, w, w.lastRun()), src, nil)
+	plan, err := restore.NewPlan(t.Context(), w.view(), mustResolve(t, w, w.lastRun()), src, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
