@@ -55,6 +55,9 @@ func (a *app) lineageCmd() *cobra.Command {
 			if err := a.checkOutput("dot", "mermaid", "svg"); err != nil {
 				return err
 			}
+			if depth < 0 {
+				return cannot(fmt.Errorf("--depth %d: want a number of steps, or 0 for all", depth))
+			}
 			b, v, ref, err := a.ask(cmd.Context(), q, args[0])
 			if err != nil {
 				return err

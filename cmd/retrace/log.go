@@ -71,6 +71,9 @@ func (a *app) logCmd() *cobra.Command {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
+			if last < 0 {
+				return cannot(fmt.Errorf("-n %d: want a number of entries, or 0 for all", last))
+			}
 			filter := lineage.Filter{PredicateType: fullPredicateType(predicate)}
 			if err := period.filter(&filter); err != nil {
 				return err
