@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -37,11 +40,17 @@ All files are read before anything is recorded: if one is refused, nothing is.`,
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
+			// No context ends a read of a terminal or a FIFO. Nothing is held
+			// until all is read, so until then a signal just ends the process.
+			signal.Reset(os.Interrupt, syscall.SIGTERM)
 			docs, where, err := readDocuments(args)
 			if err != nil {
 				return cannot(err)
 			}
-			b, err := a.open(cmd.Context())
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			cmd.SetContext(ctx)
+			b, err := a.open(ctx)
 			if err != nil {
 				return err
 			}
