@@ -35,6 +35,7 @@ func Rules() []Rule {
 		{"content-missing", Blocks, "its digest is recorded but its bytes were not kept", "take a snapshot while the bytes still exist; until then only the digest can be checked"},
 		{"not-recorded", Blocks, "no step that made it was recorded", "record the step with `retrace run`, or its provenance with `retrace record`"},
 		{"outside-root", Blocks, "an input or output lies outside the working root, so the step cannot be laid out elsewhere", "move the file below the working root"},
+		{"code-not-captured", Blocks, "the command names a file that was neither declared nor in the commit, so its bytes were not kept", "commit the file, or declare it with --in"},
 		{"secret-withheld", Blocks, "the step was given a secret whose value is withheld", "reproduce it by hand with the secret in the environment"},
 		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},

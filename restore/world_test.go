@@ -132,6 +132,10 @@ func (worktrees) Head(ctx context.Context, dir string) (*run.Worktree, error) {
 	return out, nil
 }
 
+func (worktrees) Missing(ctx context.Context, dir, commit string, paths []string) ([]string, error) {
+	return git.Missing(ctx, dir, commit, paths)
+}
+
 func (worktrees) Pack(ctx context.Context, dir, commit string, w io.Writer) error {
 	return git.Pack(ctx, dir, commit, w)
 }

@@ -47,6 +47,11 @@ func (gitWorktrees) Pack(ctx context.Context, dir, commit string, w io.Writer) e
 	return git.Pack(ctx, dir, commit, w)
 }
 
+// Missing implements run.Git.
+func (gitWorktrees) Missing(ctx context.Context, dir, commit string, paths []string) ([]string, error) {
+	return git.Missing(ctx, dir, commit, paths)
+}
+
 // remoteSource is the source URL of a remote as Git names it, or "" for one
 // that no source URL can name.
 func remoteSource(remote string) string {

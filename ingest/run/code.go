@@ -23,6 +23,9 @@ const maxChanges = 256 << 20
 // keepCode keeps the commit and the uncommitted changes.
 func (p *Prepared) keepCode(ctx context.Context) error {
 	w := p.worktree
+	if err := p.findUncaptured(ctx); err != nil {
+		return err
+	}
 	if w == nil {
 		return nil
 	}
@@ -46,6 +49,31 @@ func (p *Prepared) keepCode(ctx context.Context) error {
 		p.gap("commit-not-on-remote", "%s", w.Commit)
 	}
 	return p.keepChanges(ctx)
+}
+
+// findUncaptured notes the files that the command names and nothing keeps:
+// neither declared, nor in the commit, nor among the uncommitted changes.
+func (p *Prepared) findUncaptured(ctx context.Context) error {
+	var named []string
+	for _, arg := range p.opts.Argv[1:] { // the program itself is kept as the tool
+		if t := p.target(arg); !t.outside {
+			if info, err := os.Stat(t.path); err == nil && info.Mode().IsRegular() {
+				named = append(named, t.name)
+			}
+		}
+	}
+	named = p.undeclared(named)
+	if w := p.worktree; w != nil && len(named) > 0 {
+		missing, err := p.opts.Git.Missing(ctx, p.root, w.Commit, named)
+		if err != nil {
+			return fmt.Errorf("looking for the command's files in the commit: %w", err)
+		}
+		named = slices.DeleteFunc(missing, func(path string) bool { return slices.Contains(w.Changed, path) })
+	}
+	if len(named) > 0 {
+		p.gap("code-not-captured", "%s", some(named))
+	}
+	return nil
 }
 
 // inStore is the annotation of content that is in the content store.

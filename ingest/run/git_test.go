@@ -66,6 +66,10 @@ func (g gitTool) Head(ctx context.Context, dir string) (*Worktree, error) {
 	return w, nil
 }
 
+func (gitTool) Missing(ctx context.Context, dir, commit string, paths []string) ([]string, error) {
+	return git.Missing(ctx, dir, commit, paths)
+}
+
 func (gitTool) Pack(ctx context.Context, dir, commit string, w io.Writer) error {
 	return git.Pack(ctx, dir, commit, w)
 }
@@ -207,5 +211,31 @@ func TestRemoteWithCredentials(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
 		t.Errorf("the command ran")
+	}
+}
+
+// What the command names and nothing keeps is a gap; what is declared, in the
+// commit or among the changes is none.
+func TestCodeNotCaptured(t *testing.T) {
+	t.Parallel()
+	dir, store := repo(t, map[string]string{"kept.sh": "true\n", ".gitignore": "*.txt\n.retrace/\n"}), newStore(t)
+	put(t, filepath.Join(dir, "new.sh"), "true\n")
+	put(t, filepath.Join(dir, "in.txt"), "declared\n")
+	put(t, filepath.Join(dir, "ignored.txt"), "lost\n")
+	opts := sh(dir, "true")
+	opts.Argv = append(opts.Argv, "kept.sh", "new.sh", "in.txt", "ignored.txt", "none.sh")
+	opts.Git, opts.Inputs = gitTool{}, []string{"in.txt"}
+	r, _ := record(t, store, opts)
+	if want := (schema.GapFact{Rule: "code-not-captured", Detail: "ignored.txt"}); !slices.Contains(r.Gaps, want) {
+		t.Errorf("gaps are %v, want %v among them", r.Gaps, want)
+	}
+
+	bare := t.TempDir()
+	put(t, filepath.Join(bare, "train.sh"), "true\n")
+	opts = sh(bare, "true")
+	opts.Argv = []string{"sh", "train.sh"}
+	r, _ = record(t, newStore(t), opts)
+	if got := rules(r.Gaps); !slices.Contains(got, "code-not-captured") {
+		t.Errorf("without a repository the gaps are %v, want code-not-captured", got)
 	}
 }

@@ -28,6 +28,9 @@ type Git interface {
 	Head(ctx context.Context, dir string) (*Worktree, error)
 	// Pack writes everything that checking commit out needs as a Git pack.
 	Pack(ctx context.Context, dir, commit string, w io.Writer) error
+	// Missing returns those of paths, relative to the worktree's root, that
+	// are no files of the commit.
+	Missing(ctx context.Context, dir, commit string, paths []string) ([]string, error)
 }
 
 // Worktree is the state of a Git worktree.
