@@ -87,6 +87,7 @@ func mirror(dir, scratch string) (closed bool, err error) {
 		manifest = manifest || f.Name() == badger.ManifestFilename
 		switch {
 		case f.Name() == "LOCK" || f.Name() == "DISCARD": // not data
+		case kind == ".vlog" && info.Size() < logHeader: // see shieldValueLog
 		case kind == ".sst", kind == ".vlog" && info.Size() > linkAbove:
 			err = os.Symlink(from, to)
 		default:
@@ -142,10 +143,17 @@ func checkFooter(path string) error {
 	return nil
 }
 
+// logHeader is what a value log begins with, in bytes: the number of the
+// encryption key, none, and its nonce.
+const logHeader = 20
+
 // shieldValueLog adds an empty value log behind the newest one. Badger reads
 // the newest through when it opens and cuts it off at the first record that it
 // cannot read, with everything behind that. Nothing asks for that: a value is
 // found by its place, and the place is committed after the value.
+//
+// A log that is shorter than its header holds nothing and goes: a crash or a
+// full disk left it behind when it was made, and Badger opens none with it.
 func shieldValueLog(dir string) error {
 	logs, err := filepath.Glob(filepath.Join(dir, "*.vlog"))
 	if err != nil || len(logs) == 0 {
@@ -158,8 +166,19 @@ func shieldValueLog(dir string) error {
 			return fmt.Errorf("%s: not the name of a value log", path)
 		}
 		newest = max(newest, n)
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.Size() < logHeader {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
 	}
-	// The header is the number of the encryption key, none, and its nonce.
-	const header = 20 // bytes
-	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("%06d.vlog", newest+1)), make([]byte, header), 0o600)
+	shield := filepath.Join(dir, fmt.Sprintf("%06d.vlog", newest+1))
+	if err := os.WriteFile(shield, make([]byte, logHeader), 0o600); err != nil {
+		return errors.Join(err, os.Remove(shield))
+	}
+	return nil
 }
