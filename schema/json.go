@@ -115,8 +115,14 @@ func kindName(k jsontext.Kind) string {
 
 // pointerPath turns an RFC 6901 pointer into the dotted form used in messages.
 func pointerPath(p jsontext.Pointer) string {
+	const most = 200 // bytes; a path can be as long as the document
 	var parts []string
+	size := 0
 	for tok := range p.Tokens() {
+		if size += len(tok) + 1; size > most {
+			parts = append(parts, "…")
+			break
+		}
 		parts = append(parts, tok)
 	}
 	return strings.Join(parts, ".")
