@@ -102,7 +102,7 @@ func (c *checker) run() error {
 	}
 	e, err := engine.InspectBadger(storePath(c.dir))
 	if err != nil {
-		return c.find(storePath(c.dir), "it cannot be opened: %v", err)
+		return c.findError(cannotOpen(storePath(c.dir), err))
 	}
 	defer e.Close()
 	if err := e.VerifyChecksums(c.ctx); err != nil {

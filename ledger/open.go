@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -100,7 +101,7 @@ func (l *Ledger) openStore(signed []verify.Checkpoint, file *checkpointFile) err
 	path := storePath(l.dir)
 	e, err := engine.InspectBadger(path)
 	if err != nil {
-		return &DamageError{Where: path, Problem: "cannot be opened", Err: err}
+		return cannotOpen(path, err)
 	}
 	if l.committer == nil {
 		l.engine = e
@@ -115,9 +116,20 @@ func (l *Ledger) openStore(signed []verify.Checkpoint, file *checkpointFile) err
 		return err
 	}
 	if l.engine, err = engine.OpenBadger(path); err != nil {
-		return &DamageError{Where: path, Problem: "cannot be opened", Err: err}
+		return cannotOpen(path, err)
 	}
 	return l.recover(signed, file)
+}
+
+// cannotOpen says that a store does not open: that it is damaged, unless what
+// is wrong is around it and says nothing about what it holds.
+func cannotOpen(path string, err error) error {
+	for _, around := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, fs.ErrPermission} {
+		if errors.Is(err, around) {
+			return fmt.Errorf("opening the store in %s: %w", path, err)
+		}
+	}
+	return &DamageError{Where: path, Problem: "cannot be opened", Err: err}
 }
 
 func newLedger(dir string, v note.Verifier) (*Ledger, error) {
