@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -184,7 +186,7 @@ func (b *book) held(ctx context.Context, r schema.Resource) (bool, error) {
 // loadObserver loads the observer key, which a copy may lack.
 func (b *book) loadObserver(dir string) error {
 	k, err := keys.Load(filepath.Join(dir, observerKey))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil
 	}
 	b.observer = k
@@ -237,15 +239,19 @@ func writable(dir string) bool {
 // openLedger opens the ledger in dir and waits for another process that holds
 // it, saying so.
 func openLedger(ctx context.Context, dir string) (*ledger.Ledger, error) {
-	deadline := time.Now().Add(lockWait)
+	return waitForLedger(ctx, dir, lockWait)
+}
+
+func waitForLedger(ctx context.Context, dir string, patience time.Duration) (*ledger.Ledger, error) {
+	deadline := time.Now().Add(patience)
 	said := false
 	for {
 		l, err := tryOpen(dir)
 		if !errors.Is(err, ledger.ErrLocked) || time.Now().After(deadline) {
 			return l, err
 		}
-		if !said && time.Until(deadline) < lockWait-quietWait {
-			fmt.Fprintf(os.Stderr, "retrace: %v; waiting up to %s\n", err, lockWait)
+		if !said && time.Until(deadline) < patience-quietWait {
+			fmt.Fprintf(os.Stderr, "retrace: %v; waiting up to %s\n", err, patience)
 			said = true
 		}
 		select {
@@ -266,13 +272,17 @@ func tryOpen(dir string) (*ledger.Ledger, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, logVKeyFile), err)
 	}
 	signer, err := logSigner(dir, v.Name())
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return ledger.OpenReadOnly(dir, v, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return ledger.Open(dir, signer, nil)
+	l, err := ledger.Open(dir, signer, nil)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return ledger.OpenReadOnly(dir, v, nil)
+	}
+	return l, err
 }
 
 func logSigner(dir, origin string) (note.Signer, error) {

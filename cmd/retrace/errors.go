@@ -68,8 +68,8 @@ func hintFor(err error) string {
 	case errors.Is(err, ledger.ErrLocked):
 		return "wait for the other command to end, or stop the server that holds the ledger"
 	case errors.Is(err, ledger.ErrReadOnly):
-		return "this copy has no private keys: it can be read and verified, not written"
-	case errors.Is(err, syscall.ENOSPC):
+		return "without its private keys, or on a disk that cannot be written to, a ledger can be read and verified, not written"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, ledger.ErrDiskFull):
 		return "free some space and try again; what was acknowledged before is kept"
 	case errors.As(err, &ref):
 		return "`retrace help refs` says how to write a REF"

@@ -39,6 +39,9 @@ func (a *app) runPlace(ctx context.Context) (*runPlace, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if !writable(dir) {
+		return nil, fmt.Errorf("%s cannot be written to: %w", dir, ledger.ErrReadOnly)
+	}
 	s, err := content.Open(ctx, filepath.Join(dir, contentDir), &content.Options{Exclude: []string{dir}})
 	if err != nil {
 		return nil, err

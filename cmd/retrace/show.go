@@ -150,7 +150,7 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 
 func showStep(t *table, label string, s lineage.StepInfo) {
 	t.row(label, fmt.Sprintf("step %d  %s", s.Entry, clipTo(stepTitle(s.Step), 70)))
-	t.row("  run", s.Step.Run)
+	t.field("  run", s.Step.Run)
 	t.row("  by", s.Step.Builder+" ("+string(s.Evidence)+")")
 	if s.Step.Exit != nil {
 		t.row("  exit", strconv.Itoa(*s.Step.Exit))

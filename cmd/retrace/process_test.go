@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/retrace-ledger/retrace/ledger"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// retraceCommand is a process of retrace in dir.
+func retraceCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := exec.LookPath("retrace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "RETRACE_DIR=", "RETRACE_SERVER=", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
+	return cmd
+}
+
+// retrace runs it to its end.
+func retrace(t *testing.T, dir string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	cmd := retraceCommand(t, dir, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var ended *exec.ExitError
+	if err != nil && !errors.As(err, &ended) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// done runs it, and it has to succeed.
+func done(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	out, errs, status := retrace(t, dir, args...)
+	if status != 0 {
+		t.Fatalf("retrace %s ended with status %d: %s%s", strings.Join(args, " "), status, out, errs)
+	}
+	return out
+}
+
+// size is how many entries the ledger in dir has.
+func size(t *testing.T, dir string) int {
+	t.Helper()
+	var log struct {
+		Size int `json:"size"`
+	}
+	if err := json.Unmarshal([]byte(done(t, dir, "log", "-n", "1", "-o", "json")), &log); err != nil {
+		t.Fatal(err)
+	}
+	return log.Size
+}
+
+// writeNote writes a statement to a file of dir, and returns its name.
+func writeNote(t *testing.T, dir string, n, bytes int) string {
+	t.Helper()
+	s, err := schema.NewStatement("https://example.com/note/v1", map[string]string{"text": strings.Repeat("x", bytes)},
+		schema.Descriptor{Name: fmt.Sprintf("note %d", n), Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(fmt.Append(nil, n)).Hex()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := schema.Canonical(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("note-%d.json", n)
+	if err := os.WriteFile(filepath.Join(dir, name), raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// TestWaitsForLedger holds the ledger: a command waits, says for what, and goes
+// on when it is free.
+func TestWaitsForLedger(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	done(t, dir, "init")
+	held, err := tryOpen(filepath.Join(dir, dirName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := retraceCommand(t, dir, "log")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stderr)
+	said, err := lines.ReadString('\n')
+	if err != nil || !strings.Contains(said, "waiting up to 30s") || !strings.Contains(said, fmt.Sprint(os.Getpid())) {
+		t.Errorf("a command that waits said %q, want who holds the ledger and how long it waits (%v)", said, err)
+	}
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the command that waited: %v: %s", err, rest)
+	}
+}
+
+// TestLedgerStaysHeld waits in vain.
+func TestLedgerStaysHeld(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	done(t, dir, "init")
+	at := filepath.Join(dir, dirName)
+	held, err := tryOpen(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := waitForLedger(t.Context(), at, time.Millisecond); !errors.Is(err, ledger.ErrLocked) {
+		t.Errorf("waiting for a ledger that stays held: %v, want ErrLocked", err)
+	} else if hintFor(err) == "" {
+		t.Error("there is no hint for a ledger that stays held")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := waitForLedger(ctx, at, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting when interrupted: %v, want context.Canceled", err)
+	}
+}
+
+// TestKillRun kills a run in the middle of its command: nothing is recorded of
+// it, and nothing else is harmed.
+func TestKillRun(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	done(t, dir, "init")
+	cmd := retraceCommand(t, dir, "run", "--out", "model.bin", "--model", "forecast", "--", "sh", "-c", "echo half >model.bin; echo started; read end")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close() // which ends the command that was left behind
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "started\n" {
+		t.Fatalf("the command printed %q, %v", line, err)
+	}
+	if n := size(t, dir); n != 1 { // the ledger is not held while the command runs
+		t.Errorf("size while the command runs = %d, want 1", n)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	cmd.Wait()
+	done(t, dir, "fsck", "--content")
+	if n := size(t, dir); n != 1 {
+		t.Errorf("size after the kill = %d, want 1", n)
+	}
+	done(t, dir, "run", "--out", "model.bin", "--model", "forecast", "--", "sh", "-c", "echo whole >model.bin")
+	if out := done(t, dir, "models"); !strings.Contains(out, "forecast@1") {
+		t.Errorf("models after a run that was not killed: %s", out)
+	}
+}
+
+// TestKillRecord kills records at random moments: what one of them answered is
+// there, and each file is recorded whole or not at all.
+func TestKillRecord(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	done(t, dir, "init")
+	const perFile = 5
+	acknowledged, n, kills := 1, 0, 0
+	for range 12 {
+		var files []string
+		for range perFile {
+			n++
+			files = append(files, writeNote(t, dir, n, 100))
+		}
+		cmd := retraceCommand(t, dir, append([]string{"record"}, files...)...)
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(time.Duration(rand.IntN(120))*time.Millisecond, func() { cmd.Process.Kill() })
+		err := cmd.Wait()
+		kill.Stop()
+		if err != nil {
+			kills++
+		}
+		had := acknowledged
+		now := size(t, dir)
+		switch {
+		case out.Len() > 0 && now != had+perFile:
+			t.Fatalf("record answered, and the ledger has %d entries after %d:\n%s", now, had, out.String())
+		case now != had && now != had+perFile:
+			t.Fatalf("record was killed half done: %d entries after %d", now, had)
+		}
+		acknowledged = now
+	}
+	done(t, dir, "fsck")
+	t.Logf("%d of 12 records were killed, %d entries", kills, acknowledged)
+}
