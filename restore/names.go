@@ -49,7 +49,7 @@ func slug(s string) string {
 }
 
 // stepName is what a step is called in its folder: the words of its command up
-// to the first flag, without their folders.
+// to the first flag, without their folders, as many as fit.
 func stepName(s *schema.Step) string {
 	if len(s.Argv) == 0 {
 		return slug(path.Base(s.Name))
@@ -59,7 +59,11 @@ func stepName(s *schema.Step) string {
 		if i > 0 && (strings.HasPrefix(a, "-") || len(words) == 4) {
 			break
 		}
-		words = append(words, path.Base(filepath.ToSlash(a)))
+		word := path.Base(filepath.ToSlash(a))
+		if i > 0 && len(strings.Join(words, "-"))+1+len(word) > maxSlug {
+			break
+		}
+		words = append(words, word)
 	}
 	return slug(strings.Join(words, "-"))
 }
