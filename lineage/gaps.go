@@ -82,7 +82,7 @@ func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &gapCollector{v: v, ctx: ctx, held: held, made: map[schema.Key]bool{}, roles: map[schema.Key]schema.Edge{}}
+	c := &gapCollector{v: v, ctx: ctx, held: held, made: map[schema.Key]bool{}, roles: map[schema.Key]schema.Edge{}, names: map[schema.Key]string{}}
 	for _, e := range a.Edges {
 		c.made[e.From] = true
 		if _, ok := c.roles[e.To]; !ok {
@@ -104,6 +104,9 @@ func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
 			return nil, err
 		}
 	}
+	for _, r := range a.Resources {
+		c.names[r.Key] = r.Name
+	}
 	for _, e := range a.Edges {
 		c.edge(e)
 	}
@@ -119,6 +122,7 @@ type gapCollector struct {
 	held  Held
 	made  map[schema.Key]bool
 	roles map[schema.Key]schema.Edge // nearest edge that leads to a resource
+	names map[schema.Key]string
 	gaps  []Gap
 }
 
@@ -163,10 +167,10 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 
 func (c *gapCollector) edge(e schema.Edge) {
 	if e.Evidence == schema.Claimed {
-		c.add("claimed-only", "", "", e.Entry, e.Relation)
+		c.add("claimed-only", e.From, c.names[e.From], e.Entry, e.Relation)
 	}
 	if e.Ambiguous {
-		c.add("ambiguous-producer", e.From, "", e.Entry, "")
+		c.add("ambiguous-producer", e.From, c.names[e.From], e.Entry, "")
 	}
 }
 
