@@ -75,7 +75,7 @@ func newRoot() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.dir, "dir", os.Getenv("RETRACE_DIR"), "the ledger's directory `DIR` (default .retrace here or in a parent)")
+	flags.StringVar(&a.dir, "dir", os.Getenv("RETRACE_DIR"), "`DIR` of the ledger (default .retrace here or in a parent)")
 	flags.StringVar(&a.server, "server", os.Getenv("RETRACE_SERVER"), "`URL` of a remote ledger")
 	flags.StringVarP(&a.output, "output", "o", "table", "`FORMAT`: table or json; lineage takes dot, mermaid and svg too")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cannot(err) })

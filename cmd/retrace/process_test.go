@@ -30,7 +30,7 @@ func retraceCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(t.Context(), self, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "RETRACE_DIR=", "RETRACE_SERVER=", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
+	cmd.Env = append(os.Environ(), "RETRACE_DIR=", "RETRACE_SERVER=", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir), "XDG_CACHE_HOME="+filepath.Join(dir, ".cache"))
 	return cmd
 }
 
@@ -225,4 +225,64 @@ func TestKillRecord(t *testing.T) {
 	}
 	done(t, dir, "fsck")
 	t.Logf("%d of 12 records were killed, %d entries", kills, acknowledged)
+}
+
+// TestBesideServer works on a ledger that a server holds: commands find it by
+// themselves, also several at once, and the server ends cleanly.
+func TestBesideServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	done(t, dir, "init")
+	server := retraceCommand(t, dir, "serve", "--listen", "127.0.0.1:0")
+	stderr, err := server.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stderr)
+	if said, err := lines.ReadString('\n'); err != nil || !strings.Contains(said, "at http://127.0.0.1:") {
+		t.Fatalf("serve said %q, %v", said, err)
+	}
+
+	var runs []*exec.Cmd
+	for i := range 4 {
+		out := fmt.Sprintf("model-%d", i)
+		run := retraceCommand(t, dir, "run", "--out", out, "--model", "forecast", "--", "sh", "-c", "echo "+out+" >"+out)
+		if err := run.Start(); err != nil {
+			t.Fatal(err)
+		}
+		runs = append(runs, run)
+	}
+	for _, run := range runs {
+		if err := run.Wait(); err != nil {
+			t.Errorf("a run beside a server: %v", err)
+		}
+	}
+	done(t, dir, "record", writeNote(t, dir, 1, 100))
+	if n := size(t, dir); n != 1+4*2+1 {
+		t.Errorf("size = %d, want genesis, four steps, four models and a note", n)
+	}
+	if out := done(t, dir, "lineage", "forecast@4"); !strings.Contains(out, "model-") {
+		t.Errorf("lineage beside a server:\n%s", out)
+	}
+	if out := done(t, dir, "reproduce", "forecast@1", "--yes"); !strings.Contains(out, "BIT_EXACT") {
+		t.Errorf("reproduce beside a server:\n%s", out)
+	}
+	if _, errs, status := retrace(t, dir, "fsck"); status != 2 || !strings.Contains(errs, "hint: ") {
+		t.Errorf("fsck beside a server ended with status %d: %s", status, errs)
+	}
+
+	if err := server.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Errorf("serve, interrupted: %v\n%s", err, rest)
+	}
+	done(t, dir, "fsck", "--content")
 }
