@@ -28,9 +28,10 @@ func retraceCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
+	scratch := t.TempDir() // a killed process leaves things there
 	cmd := exec.CommandContext(t.Context(), self, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "RETRACE_DIR=", "RETRACE_SERVER=", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir), "XDG_CACHE_HOME="+filepath.Join(dir, ".cache"))
+	cmd.Env = append(os.Environ(), "RETRACE_DIR=", "RETRACE_SERVER=", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir), "XDG_CACHE_HOME="+scratch, "TMPDIR="+scratch)
 	return cmd
 }
 
