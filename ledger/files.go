@@ -97,19 +97,6 @@ func (l *dirLock) release() error {
 	return errors.Join(disk.Unlock(l.f), l.f.Close())
 }
 
-// syncDir makes new names in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
-}
-
 // spareRoom is how much of the disk has to stay free beside what a commit
 // writes: the store writes its tables behind its logs, and Badger does not
 // survive a disk that fills up under a file it has mapped.

@@ -98,7 +98,7 @@ func createCheckpointFile(dir string, signed []byte) error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return syncDir(dir)
+	return disk.SyncDir(dir)
 }
 
 // openCheckpointFile reads the checkpoints in the slots, the newest last. A

@@ -67,14 +67,32 @@ func hintFor(err error) string {
 		return "run `retrace init` to make one, or name one with --dir or RETRACE_DIR"
 	case errors.Is(err, ledger.ErrLocked):
 		return "wait for the other command to end, or stop the server that holds the ledger"
+	case runbookPage(err) != "":
+		return "docs/runbook.md#" + runbookPage(err) + " says what happened and what to do"
 	case errors.Is(err, ledger.ErrReadOnly):
 		return "without its private keys, or on a disk that cannot be written to, a ledger can be read and verified, not written"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, ledger.ErrDiskFull):
-		return "free some space and try again; what was acknowledged before is kept"
 	case errors.As(err, &ref):
 		return "`retrace help refs` says how to write a REF"
 	case errors.Is(err, lineage.ErrNotFound):
 		return "`retrace models` and `retrace log` list what is recorded, `retrace help refs` says how to name it"
+	}
+	return ""
+}
+
+// runbookPage is the section of docs/runbook.md about an error that stops a
+// ledger; empty if there is none.
+func runbookPage(err error) string {
+	var fork *ledger.ForkError
+	var damage *ledger.DamageError
+	switch {
+	case errors.As(err, &fork):
+		return "fork"
+	case errors.Is(err, ledger.ErrShort):
+		return "short"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, ledger.ErrDiskFull):
+		return "disk-full"
+	case errors.As(err, &damage):
+		return "damaged"
 	}
 	return ""
 }

@@ -62,7 +62,7 @@ func TestDiskFull(t *testing.T) {
 		}
 		for _, args := range commands {
 			_, errs, status := retrace(t, dir, args...)
-			if status == 0 || strings.Contains(errs, "damaged") || !strings.Contains(errs, "hint: free some space") {
+			if status == 0 || strings.Contains(errs, "damaged") || !strings.Contains(errs, "docs/runbook.md#disk-full") {
 				t.Errorf("%s with %d bytes free ended with status %d:\n%s", args[0], free, status, errs)
 			}
 		}
