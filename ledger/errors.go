@@ -14,6 +14,9 @@ var (
 	ErrNoLedger = errors.New("no ledger here")
 	// ErrExists: Create found a ledger, or a part of one, in the directory.
 	ErrExists = errors.New("there is a ledger here already")
+	// ErrUnfinished: an import, or the first pass of a mirror, was interrupted
+	// here. Nothing was published; begun again, it starts over or goes on.
+	ErrUnfinished = errors.New("an import or a mirror was begun here and has not come to its end; run it again")
 	// ErrLocked: another process has the ledger open.
 	ErrLocked = errors.New("the ledger is in use")
 	// ErrShort: the store holds less than the checkpoint file signed. What is

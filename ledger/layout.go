@@ -12,6 +12,7 @@ import (
 //	d/ hmac(32)            index(8) of the first entry with this identity
 //	e/ index(8)            a full entry bundle (C2SP tlog-tiles)
 //	k/ namespace 0 source  a sealed cursor
+//	r                      in a mirror: the sealed checkpoint that it is being brought to
 //	s                      the sealed state: the newest checkpoint of the store
 //	t/ level(1) index(8)   a full hash tile (C2SP tlog-tiles)
 const (
@@ -19,6 +20,7 @@ const (
 	dedupPrefix   = "d/"
 	bundlePrefix  = "e/"
 	cursorPrefix  = "k/"
+	targetKey     = "r"
 	stateKey      = "s"
 	tilePrefix    = "t/"
 )

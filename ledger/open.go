@@ -269,17 +269,7 @@ func loadTree(s engine.Snapshot, cp verify.Checkpoint) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := rebuildTree(cp.Size, leaves, func(level int, from int64, n int) ([]tlog.Hash, error) {
-		roots := make([]tlog.Hash, n)
-		for i := range roots {
-			tile, err := readTile(s, tileID{level, from + int64(i)})
-			if err != nil {
-				return nil, err
-			}
-			roots[i] = tile.root()
-		}
-		return roots, nil
-	})
+	t, err := rebuildTree(cp.Size, leaves, storedRoots(s))
 	if err != nil {
 		return nil, err
 	}
@@ -291,6 +281,21 @@ func loadTree(s engine.Snapshot, cp verify.Checkpoint) (*tree, error) {
 		return nil, damage("right edge of the tree", "the tree of size %d has root %x, and the signed one is %x", cp.Size, root, cp.Root)
 	}
 	return t, nil
+}
+
+// storedRoots gives rebuildTree the roots of the full tiles that s holds.
+func storedRoots(s engine.Snapshot) func(level int, from int64, n int) ([]tlog.Hash, error) {
+	return func(level int, from int64, n int) ([]tlog.Hash, error) {
+		roots := make([]tlog.Hash, n)
+		for i := range roots {
+			tile, err := readTile(s, tileID{level, from + int64(i)})
+			if err != nil {
+				return nil, err
+			}
+			roots[i] = tile.root()
+		}
+		return roots, nil
+	}
 }
 
 // readLeaves reads the commitments of the entries from low up to high, without
@@ -329,8 +334,12 @@ func (l *Ledger) loadGenesis() error {
 		if err != nil {
 			return err
 		}
+		if e.State == schema.Withheld && l.committer == nil {
+			l.genesis = genesis{origin: l.verifier.Name(), log: l.verifier}
+			return nil
+		}
 		if e.State != schema.Present {
-			return damage(entryName(0), "the genesis is erased")
+			return damage(entryName(0), "the genesis is not here")
 		}
 		if l.genesis, err = readGenesis(e.Envelope); err != nil {
 			return err

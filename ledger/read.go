@@ -179,6 +179,9 @@ func checkRecord(index int64, r record, leaf tlog.Hash) (schema.Entry, error) {
 	if tlog.RecordHash(r.commitment[:]) != leaf {
 		return schema.Entry{}, damage(entryName(index), "its commitment is %x, which the signed tree does not hold there", r.commitment)
 	}
+	if r.withheld {
+		return schema.Entry{Index: index, Commitment: r.commitment, State: schema.Withheld}, nil
+	}
 	if len(r.body) == 0 {
 		return schema.Entry{Index: index, Commitment: r.commitment, State: schema.Erased}, nil
 	}

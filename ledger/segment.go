@@ -24,13 +24,18 @@ const recordOverhead = sha256.Size + 4
 //
 //	( commitment(32) ‖ uint32 length ‖ encoded body )…
 //
-// Length 0 stands for an erased body, whose commitment stays.
+// Length 0 stands for an erased body, whose commitment stays, and withheldLength
+// for a body that whoever keeps this copy was not given.
 type segment []byte
+
+// withheldLength is the length of a body that is not there and was not erased.
+const withheldLength = 1<<32 - 1
 
 // record is one entry of a segment. It aliases the segment.
 type record struct {
 	commitment commitment
-	body       []byte // empty if erased
+	body       []byte // empty if erased or withheld
+	withheld   bool
 }
 
 // add appends the entry whose encoded body is salt ‖ header ‖ envelope, the
@@ -47,6 +52,17 @@ func (s segment) add(salt, header, envelope []byte) (segment, commitment) {
 	return s, c
 }
 
+// put appends r as it is.
+func (s segment) put(r record) segment {
+	n := uint32(len(r.body))
+	if r.withheld {
+		n = withheldLength
+	}
+	s = append(s, r.commitment[:]...)
+	s = binary.BigEndian.AppendUint32(s, n)
+	return append(s, r.body...)
+}
+
 // records yields the records of s in order, and ends with an error if s is not
 // a whole number of them. It does not check bodies against commitments.
 func (s segment) records() iter.Seq2[record, error] {
@@ -57,12 +73,16 @@ func (s segment) records() iter.Seq2[record, error] {
 				return
 			}
 			n := binary.BigEndian.Uint32(rest[sha256.Size:])
+			withheld := n == withheldLength
+			if withheld {
+				n = 0
+			}
 			if int64(n) > int64(len(rest)-recordOverhead) {
 				yield(record{}, fmt.Errorf("a body of %d bytes where %d are left", n, len(rest)-recordOverhead))
 				return
 			}
 			end := recordOverhead + int(n)
-			r := record{commitment: [sha256.Size]byte(rest), body: rest[recordOverhead:end:end]}
+			r := record{commitment: [sha256.Size]byte(rest), body: rest[recordOverhead:end:end], withheld: withheld}
 			if !yield(r, nil) {
 				return
 			}

@@ -169,6 +169,9 @@ func readSlot(data []byte, i int, v note.Verifier) (verify.Checkpoint, error) {
 // missingCheckpoint tells a directory without a ledger from one that lost its
 // checkpoint file.
 func missingCheckpoint(dir string) error {
+	if _, err := os.Stat(unfinishedPath(dir)); err == nil {
+		return fmt.Errorf("%s: %w", dir, ErrUnfinished)
+	}
 	if _, err := os.Stat(storePath(dir)); err == nil {
 		return damage(checkpointPath(dir), "the file is missing beside a store: either making the ledger was interrupted, and %s can be removed, or the file was lost and has to come from a backup", storePath(dir))
 	}
