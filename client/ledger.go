@@ -117,9 +117,9 @@ func (l *Ledger) Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry
 }
 
 // page yields what one request gives of the entries from from on, below to.
-func (l *Ledger) page(ctx context.Context, from, to int64) iter.Seq2[schema.Entry, error] {
+func (c *Client) page(ctx context.Context, from, to int64) iter.Seq2[schema.Entry, error] {
 	return func(yield func(schema.Entry, error) bool) {
-		resp, err := l.get(ctx, "/v1/entries?from="+strconv.FormatInt(from, 10)+"&to="+strconv.FormatInt(to, 10))
+		resp, err := c.get(ctx, "/v1/entries?from="+strconv.FormatInt(from, 10)+"&to="+strconv.FormatInt(to, 10))
 		if err != nil {
 			yield(schema.Entry{}, fmt.Errorf("reading entries from %d on: %w", from, err))
 			return

@@ -24,6 +24,7 @@ func (s *Server) routes() http.Handler {
 	handle("POST /v1/statements", s.withToken(s.postStatements))
 	handle("GET /v1/cursor", s.withToken(s.getCursor))
 	handle("GET /v1/entries", http.HandlerFunc(s.getEntries))
+	handle("GET /v1/backup", s.withToken(s.getBackup))
 	handle("GET /v1/content/{key}", s.withToken(s.getContent))
 	handle("PUT /v1/content/{key}", s.withToken(s.putContent))
 	handle("PUT /v1/content/{key}/alias", s.withToken(s.putAlias))

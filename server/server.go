@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/graphql"
+	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
 )
 
@@ -28,6 +30,7 @@ type Ledger interface {
 	Wait(ctx context.Context, size int64) error
 	Handler() http.Handler
 	Origin() string
+	Backup(ctx context.Context, w io.Writer, withKeys bool, report func(ledger.Progress)) (ledger.BackupInfo, error)
 }
 
 // A Restorer plans restorations; the plan can be done.
@@ -74,8 +77,8 @@ type Server struct {
 
 // New returns a server of the ledger in dir, whose graph it keeps following
 // while it runs. The token is made anew for every server.
-func New(dir string, ledger Ledger, graph *lineage.Graph, opt *Options) (*Server, error) {
-	s := &Server{dir: dir, ledger: ledger, graph: graph, token: rand.Text()}
+func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, error) {
+	s := &Server{dir: dir, ledger: log, graph: graph, token: rand.Text()}
 	if opt != nil {
 		s.opt = *opt
 	}

@@ -17,6 +17,7 @@ var groups = []struct {
 	{"ASK", []string{"models", "lineage", "diff", "gaps", "show", "log", "names", "history"}},
 	{"PROVE", []string{"prove", "verify", "audit", "fsck"}},
 	{"PUT BACK", []string{"restore", "reproduce"}},
+	{"COPY", []string{"backup", "import", "mirror", "recover"}},
 	{"KEEP", []string{"init", "serve", "keys", "demo", "bench", "version", "completion"}},
 }
 
