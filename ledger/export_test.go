@@ -1,5 +1,18 @@
 package ledger
 
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/retrace-ledger/retrace/ledger/engine"
+	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
+)
+
 // WithStep returns options that call step between the steps of each commit.
 func WithStep(step func(string) error) *Options { return &Options{step: step} }
 
@@ -46,4 +59,59 @@ func Records(seg []byte) (commitments [][32]byte, bodies [][]byte, err error) {
 func AddRecord(seg, salt, header, envelope []byte) []byte {
 	s, _ := segment(seg).add(salt, header, envelope)
 	return s
+}
+
+// Receive makes a ledger in dir of bodies as they are, under a checkpoint that
+// key signs, as a mirror keeps it.
+func Receive(ctx context.Context, dir string, key note.Signer, v note.Verifier, bodies [][]byte) error {
+	if err := os.Mkdir(storePath(dir), 0o700); err != nil {
+		return err
+	}
+	e, err := engine.OpenBadger(storePath(dir))
+	if err != nil {
+		return err
+	}
+	r := newReceiver(ctx, dir, e, v)
+	for _, body := range bodies {
+		rec := record{commitment: schema.Commitment(body), body: body}
+		if err := r.add(rec); err != nil {
+			return errors.Join(err, e.Close())
+		}
+	}
+	root, err := r.tree.root()
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
+	cp := verify.Checkpoint{Origin: v.Name(), Size: r.tree.size(), Root: root}
+	cp.Note, err = note.Sign(&note.Note{Text: verify.FormatCheckpoint(cp.Origin, cp.Size, cp.Root)}, key)
+	if err == nil {
+		r.put([]byte(targetKey), formatState(state{recordedAt: r.last, note: cp.Note}))
+		err = r.publish(cp)
+	}
+	if err := errors.Join(err, e.Close()); err != nil {
+		return err
+	}
+	return finish(dir, cp)
+}
+
+// ReadBackup reads a backup to its end, as Import does, and keeps nothing.
+func ReadBackup(r io.Reader, key note.Verifier) (entries int64, err error) {
+	b, err := openBackup(r, key)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		name, data, err := b.next()
+		if err != nil {
+			return b.size, err
+		}
+		switch stage, _ := stageOf(name); stages[stage] {
+		case endMember:
+			return b.size, nil
+		case cursorMember:
+			if _, _, err := parseCursor(data); err != nil {
+				return b.size, err
+			}
+		}
+	}
 }
