@@ -214,7 +214,7 @@ func orEmpty(s []string) []string {
 func indent(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
-		b.WriteString("  " + printable(strings.TrimSuffix(line, "\n")) + "\n")
+		b.WriteString(strings.TrimRight("  "+printable(strings.TrimSuffix(line, "\n")), " ") + "\n")
 	}
 	return b.String()
 }
