@@ -328,3 +328,56 @@ func TestRecoverRefuses(t *testing.T) {
 	}
 	ledgertest.Check(t, dir, w.Verifier)
 }
+
+// TestRecoverUnopenable repairs a store whose engine does not open, from a copy
+// that does not have the newest entries: they are taken from what opens of it.
+func TestRecoverUnopenable(t *testing.T) {
+	t.Parallel()
+	w := filled(t, 300, 100)
+	from := copies(t, w)
+	keep(t, w) // closed once: these entries are in a table of their own
+	fill(t, w, 700, 100)
+	want := bodies(t, w.Ledger)
+	newest := w.Checkpoint()
+	open := ledgertest.Copy(t, w.Dir()) // the newest are in a log
+	closed := keep(t, w)
+	first := func(dir, pattern string) string {
+		files, err := filepath.Glob(filepath.Join(dir, "store", pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no %s in %s: %v", pattern, dir, err)
+		}
+		return files[0]
+	}
+	for name, damage := range map[string]func(dir string) error{
+		"the footer of a table": func(dir string) error {
+			path := first(dir, "*.sst")
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			flip(t, path, info.Size()-4)
+			return nil
+		},
+		"a table":      func(dir string) error { return os.Remove(first(dir, "*.sst")) },
+		"the manifest": func(dir string) error { return os.WriteFile(filepath.Join(dir, "store", "MANIFEST"), []byte("rot"), 0o600) },
+		"a value log's header": func(dir string) error {
+			flip(t, first(dir, "*.vlog"), 5)
+			return nil
+		},
+	} {
+		for state, dir := range map[string]string{"open": open, "closed": closed} {
+			t.Run(name+" "+state, func(t *testing.T) {
+				t.Parallel()
+				dir := ledgertest.Copy(t, dir)
+				if err := damage(dir); err != nil {
+					t.Fatal(err)
+				}
+				got := recovered(t, w, dir, from["backup"], want)
+				if got.Copied > 300 {
+					t.Errorf("%d entries from a copy of 300", got.Copied)
+				}
+				continues(t, w, dir, newest)
+			})
+		}
+	}
+}

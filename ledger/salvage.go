@@ -33,6 +33,9 @@ type salvage struct {
 func openSalvage(dir string, v note.Verifier) *salvage {
 	e, err := engine.InspectBadger(storePath(dir))
 	if err != nil {
+		e, err = engine.SalvageBadger(storePath(dir))
+	}
+	if err != nil {
 		return &salvage{}
 	}
 	s := &salvage{engine: e}
