@@ -358,8 +358,10 @@ func TestRecoverUnopenable(t *testing.T) {
 			flip(t, path, info.Size()-4)
 			return nil
 		},
-		"a table":      func(dir string) error { return os.Remove(first(dir, "*.sst")) },
-		"the manifest": func(dir string) error { return os.WriteFile(filepath.Join(dir, "store", "MANIFEST"), []byte("rot"), 0o600) },
+		"a table": func(dir string) error { return os.Remove(first(dir, "*.sst")) },
+		"the manifest": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "store", "MANIFEST"), []byte("rot"), 0o600)
+		},
 		"a value log's header": func(dir string) error {
 			flip(t, first(dir, "*.vlog"), 5)
 			return nil

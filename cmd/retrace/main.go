@@ -43,7 +43,8 @@ func execute() int {
 // evidence that somebody will want to copy, so their lines stay lines.
 func message(err error, msg string) string {
 	var fork *ledger.ForkError
-	if !errors.As(err, &fork) {
+	var behind *ledger.BehindError
+	if !errors.As(err, &fork) && !errors.As(err, &behind) {
 		return printable(msg)
 	}
 	lines := strings.Split(msg, "\n")
