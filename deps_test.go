@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"keys":                     {"schema"},
 	"verify":                   {"schema", "keys"},
 	"verify/cosign":            {"schema", "keys", "verify"},
+	"verify/replay":            {"schema", "keys", "verify"},
 	"verify/audit":             {"schema", "keys", "verify", "verify/cosign"},
 	"ledger":                   {"schema", "keys", "verify", "ledger/engine", "ledger/internal/disk"},
 	"ledger/internal/disk":     {},

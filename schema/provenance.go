@@ -173,6 +173,9 @@ type VSA struct {
 	SLSAVersion        string         `json:"slsaVersion,omitempty"`
 	// Reasons is retrace's extension: each finding of the audit in words.
 	Reasons []string `json:"retrace_reasons,omitempty"`
+	// Replay is retrace's extension: the report of a replay of a whole log, as
+	// package verify/replay writes it.
+	Replay jsontext.Value `json:"retrace_replay,omitempty"`
 }
 
 // Verifier is who made a verification summary.
