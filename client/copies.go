@@ -50,7 +50,7 @@ func (c *Client) EntriesFrom(ctx context.Context, from, to int64) iter.Seq2[sche
 	return func(yield func(schema.Entry, error) bool) {
 		for next := from; next < to; {
 			before := next
-			for e, err := range c.page(ctx, next, to) {
+			for e, err := range c.page(ctx, next, to, EntryLine.entry) {
 				if !yield(e, notServed(err)) || err != nil {
 					return
 				}

@@ -90,7 +90,7 @@ func (l *Ledger) Append(ctx context.Context, b schema.Batch) (schema.Receipt, er
 
 // Entry returns the entry at index.
 func (l *Ledger) Entry(ctx context.Context, index int64) (schema.Entry, error) {
-	for e, err := range l.page(ctx, index, index+1) {
+	for e, err := range l.page(ctx, index, index+1, EntryLine.entry) {
 		return e, err
 	}
 	return schema.Entry{}, fmt.Errorf("the server has no entry %d", index)
@@ -98,11 +98,25 @@ func (l *Ledger) Entry(ctx context.Context, index int64) (schema.Entry, error) {
 
 // Entries yields the entries from index from on, in order.
 func (l *Ledger) Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry, error] {
+	return l.entries(ctx, from, EntryLine.entry)
+}
+
+// Unchecked yields entries as the server sends them, for somebody who says
+// himself what is wrong with them: the body is neither decoded nor compared with
+// the commitment, and the index may be any.
+func (l *Ledger) Unchecked(ctx context.Context, from int64) iter.Seq2[schema.Entry, error] {
+	return l.entries(ctx, from, func(e EntryLine, _ int64) (schema.Entry, error) { return e.unchecked() })
+}
+
+// parseLine makes an entry of the line of the entry at an index.
+type parseLine func(line EntryLine, index int64) (schema.Entry, error)
+
+func (l *Ledger) entries(ctx context.Context, from int64, parse parseLine) iter.Seq2[schema.Entry, error] {
 	return func(yield func(schema.Entry, error) bool) {
 		size := l.Size()
 		for next := from; next < size; {
 			before := next
-			for e, err := range l.page(ctx, next, size) {
+			for e, err := range l.page(ctx, next, size, parse) {
 				if !yield(e, err) || err != nil {
 					return
 				}
@@ -117,7 +131,7 @@ func (l *Ledger) Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry
 }
 
 // page yields what one request gives of the entries from from on, below to.
-func (c *Client) page(ctx context.Context, from, to int64) iter.Seq2[schema.Entry, error] {
+func (c *Client) page(ctx context.Context, from, to int64, parse parseLine) iter.Seq2[schema.Entry, error] {
 	return func(yield func(schema.Entry, error) bool) {
 		resp, err := c.get(ctx, "/v1/entries?from="+strconv.FormatInt(from, 10)+"&to="+strconv.FormatInt(to, 10))
 		if err != nil {
@@ -134,7 +148,7 @@ func (c *Client) page(ctx context.Context, from, to int64) iter.Seq2[schema.Entr
 			}
 			var e schema.Entry
 			if err == nil {
-				e, err = line.entry(next)
+				e, err = parse(line, next)
 			}
 			if err != nil {
 				yield(schema.Entry{}, fmt.Errorf("reading entry %d from the server: %w", next, err))
@@ -152,6 +166,19 @@ func (e EntryLine) entry(want int64) (schema.Entry, error) {
 	if e.Index != want {
 		return schema.Entry{}, fmt.Errorf("it sent entry %d instead", e.Index)
 	}
+	out, err := e.unchecked()
+	if err != nil || out.State != schema.Present {
+		return out, err
+	}
+	parsed, err := schema.ParseEntry(e.Index, e.Body)
+	if err == nil && parsed.Commitment != out.Commitment {
+		err = errors.New("its body is not the one that its commitment stands for")
+	}
+	return parsed, err
+}
+
+// unchecked checks the form of a line alone.
+func (e EntryLine) unchecked() (schema.Entry, error) {
 	out := schema.Entry{Index: e.Index, State: e.State}
 	if len(e.Commitment) != len(out.Commitment) {
 		return out, fmt.Errorf("its commitment has %d bytes, not %d", len(e.Commitment), len(out.Commitment))
@@ -159,15 +186,12 @@ func (e EntryLine) entry(want int64) (schema.Entry, error) {
 	copy(out.Commitment[:], e.Commitment)
 	switch e.State {
 	case schema.Present:
-		parsed, err := schema.ParseEntry(e.Index, e.Body)
-		if err == nil && parsed.Commitment != out.Commitment {
-			err = errors.New("its body is not the one that its commitment stands for")
-		}
-		return parsed, err
+		out.Body = e.Body
 	case schema.Erased, schema.Withheld:
-		return out, nil
+	default:
+		return out, fmt.Errorf("its state is %q", clip(string(e.State)))
 	}
-	return out, fmt.Errorf("its state is %q", clip(string(e.State)))
+	return out, nil
 }
 
 // ProveInclusion proves that entry index is in the tree of the given size,
@@ -180,6 +204,21 @@ func (l *Ledger) ProveInclusion(ctx context.Context, index, size int64) ([]tlog.
 		return nil, fmt.Errorf("cannot prove entry %d in size %d of a ledger of %d", index, size, tree.N)
 	}
 	return tlog.ProveRecord(size, index, tlog.TileHashReader(tree, &tileReader{ctx, l}))
+}
+
+// ProveConsistency proves that the tree of size newer begins with that of size
+// older, from tiles that were checked against the checkpoint's root.
+func (l *Ledger) ProveConsistency(ctx context.Context, older, newer int64) ([]tlog.Hash, error) {
+	l.mu.RLock()
+	tree := l.tree
+	l.mu.RUnlock()
+	if older < 0 || older > newer || newer > tree.N {
+		return nil, fmt.Errorf("cannot prove that size %d extends size %d in a ledger of %d", newer, older, tree.N)
+	}
+	if older == 0 || older == newer {
+		return nil, nil
+	}
+	return tlog.ProveTree(newer, older, tlog.TileHashReader(tree, &tileReader{ctx, l}))
 }
 
 // tileReader reads hash tiles from the server.

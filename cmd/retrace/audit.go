@@ -19,24 +19,37 @@ import (
 )
 
 func (a *app) auditCmd() *cobra.Command {
-	var images, key string
+	var images string
 	var origin bool
+	var whole ledgerAudit
 	cmd := &cobra.Command{
-		Use:   "audit --images FILE",
-		Short: "Check images against the ledger: recorded, built from what, signed",
+		Use:   "audit --images FILE | --ledger DIR|URL",
+		Short: "Check images against the ledger, or a whole ledger against what it signed",
 		Long: `Check a list of images, one reference a line: is each resolved to a digest, is
 that digest recorded (a mere claim does not count), what was it built from, and,
 with --key, does the image carry a cosign signature by that key over this digest.
 One PASS, FAIL or UNKNOWN for each, with reasons; what could not be checked is
 UNKNOWN and never passed. Each verdict of PASS or FAIL is recorded as a signed
-SLSA Verification Summary.`,
-		Example: "  retrace audit --images running.txt --key cosign.pub",
+SLSA Verification Summary.
+
+With --ledger, replay a whole ledger, of a directory or behind a server, with its
+public key alone: every body against its commitment, the tree against the signed
+checkpoint, every signature against the trust of its time, erased bodies against
+erasure entries, and the lineage index against one made anew. One signed SLSA
+Verification Summary says what came of it and which bodies were withheld. The
+next audit goes on where this one ended or was interrupted; --fresh reads
+everything again. A URL is asked with RETRACE_TOKEN, and what it cannot prove is
+no matter of trust.`,
+		Example: "  retrace audit --images running.txt --key cosign.pub\n  retrace audit --ledger /mnt/copy --key log.vkey\n  retrace audit --ledger https://ledger.example.com --key log.vkey --policy witnesses.txt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			auditor, list, err := newAuditor(images, key, origin)
+			if whole.ledger != "" {
+				return whole.run(cmd, a)
+			}
+			auditor, list, err := newAuditor(images, whole.key, origin)
 			if err != nil {
 				return cannot(err)
 			}
@@ -65,9 +78,20 @@ SLSA Verification Summary.`,
 		},
 	}
 	cmd.Flags().StringVar(&images, "images", "", "`FILE` with one image reference a line, - for standard input")
-	cmd.Flags().StringVar(&key, "key", "", "public key (PEM `FILE`) that must have signed each image with cosign")
+	cmd.Flags().StringVar(&whole.key, "key", "", "public key `FILE`: of cosign (PEM), which must have signed each image, or of the ledger (log.vkey)")
 	cmd.Flags().BoolVar(&origin, "require-origin", false, "fail images whose origin is not recorded by a trusted signer or a watcher")
-	cmd.MarkFlagRequired("images")
+	cmd.Flags().StringVar(&whole.ledger, "ledger", "", "replay the ledger in this `DIR`, or behind this URL")
+	cmd.Flags().StringVar(&whole.policy, "policy", "", "C2SP policy `FILE` whose witnesses must have cosigned the ledger's checkpoint")
+	cmd.Flags().StringVar(&whole.state, "state", "", "`FILE` that says how far earlier audits came (default in your cache folder)")
+	cmd.Flags().BoolVar(&whole.fresh, "fresh", false, "replay from entry 0, whatever earlier audits saw")
+	cmd.Flags().StringVar(&whole.out, "out", "audit.dsse", "`FILE` for the signed statement; empty for none")
+	cmd.Flags().StringVar(&whole.sign, "sign", "", "sign with this private key `FILE` (default your agent's, as with --server)")
+	cmd.MarkFlagsOneRequired("images", "ledger")
+	cmd.MarkFlagsMutuallyExclusive("images", "ledger")
+	for _, f := range []string{"policy", "state", "fresh", "out", "sign"} {
+		cmd.MarkFlagsMutuallyExclusive("images", f)
+	}
+	cmd.MarkFlagsMutuallyExclusive("ledger", "require-origin")
 	return cmd
 }
 

@@ -55,7 +55,7 @@ type Report struct {
 	Root   []byte `json:"root"`
 	// ResumedAt is how many entries earlier runs replayed, by the state that
 	// this one went on from. They were not read again.
-	ResumedAt int64 `json:"resumedAt,omitempty"`
+	ResumedAt int64 `json:"resumedAt,omitzero"`
 
 	Present  int64 `json:"present"`
 	Erased   int64 `json:"erased"`
@@ -77,14 +77,14 @@ type Report struct {
 	UnreadableList []Unreadable `json:"unreadableList,omitempty"`
 
 	WithheldRanges []Range `json:"withheldRanges,omitempty"` // the first MaxListed
-	MoreRanges     int64   `json:"moreRanges,omitempty"`
+	MoreRanges     int64   `json:"moreRanges,omitzero"`
 
 	Faults   int64     `json:"faults"`
 	Findings []Finding `json:"findings,omitempty"` // the first MaxListed
 
 	// Lineage and Witnessed are of whoever looked at them beside the entries.
 	Lineage   string `json:"lineage,omitempty"`   // sha256 of the index that the entries give
-	Witnessed int64  `json:"witnessed,omitempty"` // size of the newest checkpoint that meets the quorum
+	Witnessed int64  `json:"witnessed,omitzero"` // size of the newest checkpoint that meets the quorum
 }
 
 // OK reports whether nothing was found.
