@@ -21,8 +21,8 @@ import (
 	"github.com/retrace-ledger/retrace/verify/replay"
 )
 
-// auditEvery is how many entries are replayed between two states.
-const auditEvery = 50_000
+// auditEvery is how much time passes between two states of an audit.
+const auditEvery = 5 * time.Second
 
 // ledgerAudit is what `retrace audit --ledger` is asked to do.
 type ledgerAudit struct {
@@ -184,9 +184,9 @@ func (l *auditedLedger) replay(ctx context.Context, r *replay.Replay, statePath 
 func (l *auditedLedger) replayTo(ctx context.Context, r *replay.Replay, c verify.Checkpoint, statePath string) (partial, err error) {
 	bar := newProgress(c.Size, "replaying")
 	defer bar.finish()
-	saved := r.Size()
+	var saved time.Time
 	save := func() error {
-		saved = r.Size()
+		saved = time.Now()
 		raw, err := r.State()
 		if err != nil {
 			return err
@@ -195,7 +195,7 @@ func (l *auditedLedger) replayTo(ctx context.Context, r *replay.Replay, c verify
 	}
 	pause := func() error {
 		bar.set(r.Size(), c.Size)
-		if r.Size()-saved < auditEvery {
+		if time.Since(saved) < auditEvery {
 			return nil
 		}
 		return save()

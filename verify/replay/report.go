@@ -83,7 +83,7 @@ type Report struct {
 	Findings []Finding `json:"findings,omitempty"` // the first MaxListed
 
 	// Lineage and Witnessed are of whoever looked at them beside the entries.
-	Lineage   string `json:"lineage,omitempty"`   // sha256 of the index that the entries give
+	Lineage   string `json:"lineage,omitempty"`  // sha256 of the index that the entries give
 	Witnessed int64  `json:"witnessed,omitzero"` // size of the newest checkpoint that meets the quorum
 }
 
