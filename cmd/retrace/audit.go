@@ -78,14 +78,14 @@ no matter of trust.`,
 		},
 	}
 	cmd.Flags().StringVar(&images, "images", "", "`FILE` with one image reference a line, - for standard input")
-	cmd.Flags().StringVar(&whole.key, "key", "", "public key `FILE`: of cosign (PEM), which must have signed each image, or of the ledger (log.vkey)")
+	cmd.Flags().StringVar(&whole.key, "key", "", "public key `FILE`: of cosign, for images, or of the ledger, log.vkey")
 	cmd.Flags().BoolVar(&origin, "require-origin", false, "fail images whose origin is not recorded by a trusted signer or a watcher")
 	cmd.Flags().StringVar(&whole.ledger, "ledger", "", "replay the ledger in this `DIR`, or behind this URL")
-	cmd.Flags().StringVar(&whole.policy, "policy", "", "C2SP policy `FILE` whose witnesses must have cosigned the ledger's checkpoint")
-	cmd.Flags().StringVar(&whole.state, "state", "", "`FILE` that says how far earlier audits came (default in your cache folder)")
+	cmd.Flags().StringVar(&whole.policy, "policy", "", "C2SP policy `FILE`: witnesses that must have cosigned")
+	cmd.Flags().StringVar(&whole.state, "state", "", "`FILE`: how far earlier audits came (default in your cache)")
 	cmd.Flags().BoolVar(&whole.fresh, "fresh", false, "replay from entry 0, whatever earlier audits saw")
 	cmd.Flags().StringVar(&whole.out, "out", "audit.dsse", "`FILE` for the signed statement; empty for none")
-	cmd.Flags().StringVar(&whole.sign, "sign", "", "sign with this private key `FILE` (default your agent's, as with --server)")
+	cmd.Flags().StringVar(&whole.sign, "sign", "", "private key `FILE` to sign with (default your agent's)")
 	cmd.MarkFlagsOneRequired("images", "ledger")
 	cmd.MarkFlagsMutuallyExclusive("images", "ledger")
 	for _, f := range []string{"policy", "state", "fresh", "out", "sign"} {

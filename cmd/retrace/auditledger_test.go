@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,11 +17,15 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/torchwood"
 	"github.com/go-json-experiment/json"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 	"github.com/retrace-ledger/retrace/verify/replay"
 )
 
@@ -324,4 +329,91 @@ func summary(t *testing.T, raw []byte) schema.VSA {
 		t.Fatal(err)
 	}
 	return vsa
+}
+
+// TestAuditQuorum asks for a witness: of the newest checkpoint, or of an older
+// one that the ledger keeps with its cosignature.
+func TestAuditQuorum(t *testing.T) {
+	t.Parallel()
+	dir := auditDir(t)
+	at := filepath.Join(dir, dirName)
+	_, witness, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosigner, err := torchwood.NewCosignatureSigner("witness.example", witness)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, err := os.ReadFile(filepath.Join(dir, logVKeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := fmt.Sprintf("log %switness w1 %s\nquorum w1\n", vkey, cosigner.Verifier())
+	if err := os.WriteFile(filepath.Join(dir, "policy"), []byte(policy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	audit := func(status int) replay.Report {
+		out, errs, got := retrace(t, dir, "audit", "--ledger", dirName, "--key", "log.vkey", "--policy", "policy", "--state", "state", "--sign", "auditor.key", "-o", "json")
+		if got != status {
+			t.Fatalf("audit ended with status %d, want %d: %s%s", got, status, out, errs)
+		}
+		var a auditJSON
+		if out != "" {
+			if err := json.Unmarshal([]byte(out), &a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return a.Report
+	}
+	cosign := func(text []byte) {
+		v, err := verify.ParseLogKey(vkey, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := note.Open(text, note.VerifierList(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err = note.Sign(n, cosigner); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(at, cosignedFile), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := audit(1); len(r.Findings) != 1 || r.Findings[0].Kind != replay.KindQuorum {
+		t.Errorf("findings %v, want one about the quorum", r.Findings)
+	}
+	l, err := tryOpen(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosign(l.Checkpoint())
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := audit(0); r.Witnessed != 1201 {
+		t.Errorf("witnessed up to %d, want 1201", r.Witnessed)
+	}
+	done(t, dir, "record", writeNote(t, dir, 1, 100))
+	if r := audit(0); r.Size != 1202 || r.Witnessed != 1201 {
+		t.Errorf("size %d, witnessed up to %d, want 1202 and 1201", r.Size, r.Witnessed)
+	}
+	// The witness saw another tree, which the log's own key signed.
+	k, err := keys.Load(filepath.Join(at, logKeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin, _, _ := strings.Cut(string(vkey), "+")
+	signer, err := k.NoteSigner(origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := note.Sign(&note.Note{Text: verify.FormatCheckpoint(origin, 1000, tlog.Hash{1})}, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosign(other)
+	audit(1)
 }
