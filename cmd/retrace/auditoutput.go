@@ -81,7 +81,7 @@ func (a *app) printReport(cmd *cobra.Command, o *ledgerAudit, got outcome, verdi
 
 func replayed(r replay.Report) string {
 	if r.ResumedAt > 0 {
-		return fmt.Sprintf("%d to %d now, those before by an earlier audit of yours", r.ResumedAt, r.Size)
+		return fmt.Sprintf("%d now, %d by earlier audits of yours", r.Size-r.ResumedAt, r.ResumedAt)
 	}
 	return fmt.Sprintf("all %d", r.Size)
 }
