@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -100,35 +99,6 @@ func auditDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// serving runs a real server of the ledger in dir and returns its address, and
-// how to end it.
-func serving(t *testing.T, dir string) (address string, stop func()) {
-	t.Helper()
-	server := retraceCommand(t, dir, "serve", "--listen", "127.0.0.1:0")
-	stderr, err := server.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(stderr)
-	said, err := lines.ReadString('\n')
-	address = regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(said)
-	if err != nil || address == "" {
-		t.Fatalf("serve said %q, %v", said, err)
-	}
-	return address, func() {
-		if err := server.Process.Signal(os.Interrupt); err != nil {
-			t.Error(err)
-		}
-		rest, _ := io.ReadAll(lines)
-		if err := server.Wait(); err != nil {
-			t.Errorf("serve, interrupted: %v\n%s", err, rest)
-		}
-	}
 }
 
 // between is a server in front of another one that does to the lines of
