@@ -117,7 +117,8 @@ type request struct {
 	envelopes                    []schema.Envelope
 	ids                          []identity
 	cursors                      []schema.Cursor
-	bytes                        int // of envelopes and cursors
+	bytes                        int   // of envelopes and cursors
+	erases                       int64 // the entry whose body goes with it; 0 if none
 }
 
 // pending is a request on its way through a commit.
@@ -150,6 +151,9 @@ func (l *Ledger) check(b schema.Batch) (*request, error) {
 	}
 	for i, env := range b.Envelopes {
 		if err := l.genesis.checkEnvelope(env); err != nil {
+			return nil, fmt.Errorf("envelope %d: %w", i, err)
+		}
+		if err := l.genesis.refuseErasure(env); err != nil {
 			return nil, fmt.Errorf("envelope %d: %w", i, err)
 		}
 	}

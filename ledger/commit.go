@@ -107,6 +107,8 @@ type commit struct {
 	entries  []newEntry
 	leaves   []tlog.Hash // of entries
 	indexes  map[identity]int64
+	erasing  map[int64]int64   // entry whose body goes, to the entry that erases it
+	holed    map[int64]segment // with bodies taken out, by their first entry
 	cursors  map[string]string // moved, by key
 	puts     []engine.Put
 	next     *view // what readers see after it; nil if no entry is new
@@ -130,6 +132,8 @@ func (l *Ledger) newCommit() *commit {
 		ledger:    l,
 		base:      l.committer.tree.size(),
 		indexes:   map[identity]int64{},
+		erasing:   map[int64]int64{},
+		holed:     map[int64]segment{},
 		cursors:   map[string]string{},
 	}
 }
@@ -149,6 +153,12 @@ func (c *commit) admit(s engine.Snapshot, p *pending) error {
 			return err
 		}
 		a.receipt.Entries[i] = recorded
+	}
+	if r.erases > 0 {
+		if err := c.erase(s, r.erases, a.receipt.Entries[0]); err != nil {
+			c.takeBack(known, r)
+			return err
+		}
 	}
 	for _, cur := range r.cursors {
 		c.cursors[string(cursorKey(r.namespace, cur.Source))] = cur.To
@@ -223,6 +233,7 @@ func (c *commit) seal() error {
 	if err := c.putSegments(); err != nil {
 		return err
 	}
+	c.putErasures()
 	for id, index := range c.indexes {
 		c.puts = append(c.puts, engine.Put{Key: id.key(), Value: binary.BigEndian.AppendUint64(nil, uint64(index))})
 	}

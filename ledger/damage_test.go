@@ -377,6 +377,7 @@ func TestMissingAndChangedKeys(t *testing.T) {
 	t.Parallel()
 	w := filled(t, 600, 200)
 	mustAppend(t, w.Ledger, batchWithCursor())
+	w.MustErase(t, 17)
 	want := commitments(t, w.Ledger)
 	dir := keep(t, w)
 	kinds := map[string][][]byte{}

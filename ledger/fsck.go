@@ -70,6 +70,7 @@ type checker struct {
 	secret  []byte // nil in a copy without it
 	last    state  // recordedAt of the entry before
 	dups    int64  // entries that should be found in the index of duplicates
+	erased  erasures
 }
 
 // find yields a fault.
@@ -156,8 +157,9 @@ func (c *checker) readStore(s engine.Snapshot) error {
 	}
 	c.tree = newTree()
 	c.roots = map[int64]tlog.Hash{}
+	c.erased = erasures{}
 	for _, check := range []func(engine.Snapshot) error{
-		c.readSegments, c.compareRoots, c.readExtra, c.readCursors,
+		c.readSegments, c.readErasures, c.compareRoots, c.readExtra, c.readCursors,
 	} {
 		if err := check(s); err != nil {
 			return err
@@ -294,7 +296,7 @@ func (c *checker) checkBody(s engine.Snapshot, index int64, r record) error {
 		if index == 0 {
 			return c.find(entryName(index), "the genesis is erased")
 		}
-		return nil
+		return c.noteErased(s, index, r.commitment)
 	}
 	if got := schema.Commitment(r.body); got != r.commitment {
 		return c.find(entryName(index), "its body hashes to %x, and its commitment is %x", got, r.commitment)
@@ -320,6 +322,9 @@ func (c *checker) checkBody(s engine.Snapshot, index int64, r record) error {
 		return nil // nobody knows who signs here: the genesis is withheld, or was reported
 	} else if _, err := c.genesis.checkOwn(e.Envelope); err != nil {
 		return c.find(entryName(index), "%v", err)
+	}
+	if err := c.noteErasure(e); err != nil {
+		return err
 	}
 	return c.checkDuplicate(s, e)
 }

@@ -15,6 +15,7 @@ import (
 //	r                      in a mirror: the sealed checkpoint that it is being brought to
 //	s                      the sealed state: the newest checkpoint of the store
 //	t/ level(1) index(8)   a full hash tile (C2SP tlog-tiles)
+//	x/ index(8)            index(8) of the entry that erased this one's body
 const (
 	segmentPrefix = "b/"
 	dedupPrefix   = "d/"
@@ -23,6 +24,7 @@ const (
 	targetKey     = "r"
 	stateKey      = "s"
 	tilePrefix    = "t/"
+	erasedPrefix  = "x/"
 )
 
 func segmentKey(first int64) []byte {

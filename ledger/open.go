@@ -90,6 +90,9 @@ func open(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger,
 		if err := l.loadSecret(); err != nil {
 			return nil, err
 		}
+		if err := removeLeftover(dir); err != nil {
+			return nil, err
+		}
 	}
 	return l, nil
 }

@@ -135,7 +135,7 @@ func (l *Ledger) readEntry(s engine.Snapshot, v *view, index int64) (schema.Entr
 				return damage(segmentName(first), "%v", err)
 			}
 			if at == index {
-				entry, err = checkRecord(at, r, leaf)
+				entry, err = checkRecord(s, at, r, leaf)
 				return err
 			}
 			at++
@@ -175,7 +175,7 @@ func readValue(where string, read func(func([]byte) error) error, fn func([]byte
 
 // checkRecord compares a record with the leaf hash of the signed tree and
 // decodes it. The entry does not alias the record.
-func checkRecord(index int64, r record, leaf tlog.Hash) (schema.Entry, error) {
+func checkRecord(s engine.Snapshot, index int64, r record, leaf tlog.Hash) (schema.Entry, error) {
 	if tlog.RecordHash(r.commitment[:]) != leaf {
 		return schema.Entry{}, damage(entryName(index), "its commitment is %x, which the signed tree does not hold there", r.commitment)
 	}
@@ -183,6 +183,9 @@ func checkRecord(index int64, r record, leaf tlog.Hash) (schema.Entry, error) {
 		return schema.Entry{Index: index, Commitment: r.commitment, State: schema.Withheld}, nil
 	}
 	if len(r.body) == 0 {
+		if _, err := erasedBy(s, index); err != nil {
+			return schema.Entry{}, err
+		}
 		return schema.Entry{Index: index, Commitment: r.commitment, State: schema.Erased}, nil
 	}
 	if got := schema.Commitment(r.body); got != r.commitment {
@@ -228,7 +231,7 @@ func (l *Ledger) readSegment(ctx context.Context, v *view, from int64) (entries 
 					if err != nil {
 						return err
 					}
-					e, err := checkRecord(at, r, leaf)
+					e, err := checkRecord(s, at, r, leaf)
 					if err != nil {
 						return err
 					}

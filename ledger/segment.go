@@ -24,8 +24,9 @@ const recordOverhead = sha256.Size + 4
 //
 //	( commitment(32) ‖ uint32 length ‖ encoded body )…
 //
-// Length 0 stands for an erased body, whose commitment stays, and withheldLength
-// for a body that whoever keeps this copy was not given.
+// Length 0 stands for an erased body, whose commitment stays; it is damage
+// unless the store says which entry erased it. withheldLength stands for a body
+// that whoever keeps this copy was not given.
 type segment []byte
 
 // withheldLength is the length of a body that is not there and was not erased.

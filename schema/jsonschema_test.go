@@ -57,6 +57,7 @@ var narrow = map[string]func(*generate.Schema){
 	"Deployment.workload":    pattern(`^[^/]*/[^/]*/[^/]*/[^/]*$`),
 	"Erasure.index":          minimum("1"),
 	"Erasure.reason":         nonEmpty,
+	"Erasure.resources":      func(s *generate.Schema) { items(nonEmpty)(s); most := uint64(MaxSubjects); s.MaxItems = &most },
 	"Genesis.format":         func(s *generate.Schema) { s.Const = 1 },
 	"Genesis.logKey":         nonEmpty,
 	"Genesis.observerKey":    nonEmpty,

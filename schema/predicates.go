@@ -419,10 +419,15 @@ func (r *Retraction) check() error {
 }
 
 // Erasure says that the body of an entry was removed. The subject is the leaf
-// commitment of that entry.
+// commitment of that entry. An erasure that the ledger's own observer signed
+// comes into being together with the removal, and in no other way.
 type Erasure struct {
 	Index  int64  `json:"index"`
 	Reason string `json:"reason"`
+	By     string `json:"by,omitempty"` // who asked for it, in words
+	// Resources are the keys that the removed body mentioned and that other
+	// entries mention too: what is told of them has a hole now.
+	Resources []Key `json:"resources,omitempty"`
 }
 
 func (e *Erasure) check() error {
@@ -431,6 +436,17 @@ func (e *Erasure) check() error {
 	}
 	if e.Reason == "" {
 		return fieldErrorf("reason", "missing")
+	}
+	if len(e.Resources) > MaxSubjects {
+		return fieldErrorf("resources", "%d of them; the limit is %d", len(e.Resources), MaxSubjects)
+	}
+	for i, k := range e.Resources {
+		if i > 0 && k <= e.Resources[i-1] {
+			return fieldErrorf("resources."+strconv.Itoa(i), "is not after the one before it; want them sorted, each once")
+		}
+		if k == "" {
+			return fieldErrorf("resources."+strconv.Itoa(i), "is empty")
+		}
 	}
 	return nil
 }

@@ -124,6 +124,8 @@ func TestPredicatesRefuse(t *testing.T) {
 		{ModelV1, `"version":"3"`, `"version":"3 4"`, `predicate.version: "3 4" is not a version: one or more characters, no spaces, no @`},
 		{DeploymentV1, `prod/forecast/Deployment/api`, `api`, `predicate.workload: "api" is not CLUSTER/NAMESPACE/KIND/NAME`},
 		{RetractionV1, `"index":41,`, ``, "predicate.index: 0 cannot be retracted; want the index of an entry after genesis"},
+		{ErasureV1, `"resources":[`, `"resources":["sha512:00",`, "predicate.resources.1: is not after the one before it; want them sorted, each once"},
+		{ErasureV1, `"resources":[`, `"resources":["",`, "predicate.resources.0: is empty"},
 		{ErasureV1, `"index":42`, `"index":-42`, "predicate.index: -42 cannot be erased; want the index of an entry after genesis"},
 		{RestoreV1, `"INCOMPLETE"`, `"FINE"`, `predicate.result: "FINE" is neither COMPLETE nor INCOMPLETE`},
 		{ReproductionV1, `"DIVERGED"`, `"BIT_EXACTLY"`, `predicate.verdict: "BIT_EXACTLY" is none of BIT_EXACT, DIVERGED and NOT_REPLAYABLE`},
