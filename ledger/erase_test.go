@@ -97,7 +97,7 @@ func TestEraseRefuses(t *testing.T) {
 		as    any
 		want  string
 	}{
-		{"genesis", 0, w.Erasure(t, 0 + 1), &kept, "entry 0 cannot be erased: it is the genesis"},
+		{"genesis", 0, w.Erasure(t, 0+1), &kept, "entry 0 cannot be erased: it is the genesis"},
 		{"trust", 2, w.Erasure(t, 2), &kept, "entry 2 cannot be erased: it decides whose signatures count"},
 		{"erasure", 4, w.Erasure(t, 4), &kept, "entry 4 cannot be erased: it says why another entry has no body"},
 		{"twice", 3, w.Erasure(t, 3), &gone, "entry 3 was erased already, by entry 4"},
@@ -296,8 +296,8 @@ func TestErasedWithoutWord(t *testing.T) {
 			return value
 		}, 7, "entry 7: its body is missing, and no entry says that it was erased"},
 		{"a body lost", func(key, value []byte) []byte {
-			if bytes.Equal(key, segmentAt(10)) {
-				return hole(value, 2)
+			if bytes.Equal(key, segmentAt(11)) {
+				return hole(value, 1)
 			}
 			return value
 		}, 12, "entry 12: its body is missing, and no entry says that it was erased"},
@@ -349,13 +349,13 @@ func TestErasureOfAPresentBody(t *testing.T) {
 	after := keep(t, w)
 	var body []byte
 	rebuild(t, before, func(key, value []byte) []byte {
-		if bytes.Equal(key, []byte("b/\x00\x00\x00\x00\x00\x00\x00\x05")) {
+		if bytes.Equal(key, []byte("b/\x00\x00\x00\x00\x00\x00\x00\x06")) {
 			body = value
 		}
 		return value
 	})
 	changed := rebuild(t, after, func(key, value []byte) []byte {
-		if bytes.Equal(key, []byte("b/\x00\x00\x00\x00\x00\x00\x00\x05")) {
+		if bytes.Equal(key, []byte("b/\x00\x00\x00\x00\x00\x00\x00\x06")) {
 			return body
 		}
 		return value

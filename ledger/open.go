@@ -307,7 +307,7 @@ func readLeaves(s engine.Snapshot, low, high int64) ([]commitment, error) {
 	leaves := make([]commitment, 0, tileWidth)
 	for next := low; next < high; {
 		err := findSegment(s, next, func(first int64, seg segment) error {
-			at := first
+			at, wanted := first, next
 			for r, err := range seg.records() {
 				if err != nil {
 					return damage(segmentName(first), "%v", err)
@@ -318,7 +318,7 @@ func readLeaves(s engine.Snapshot, low, high int64) ([]commitment, error) {
 				}
 				at++
 			}
-			if at <= low || at < next {
+			if next == wanted {
 				return damage(entryName(next), "missing: the segment from %d on ends before it", first)
 			}
 			return nil
