@@ -21,6 +21,8 @@ type Lineage struct {
 	Size      int64
 	Recorded  time.Time // when the last of those Size entries was recorded
 	Time      time.Time // at which names were read; zero for the newest
+	Bodiless  int       // entries below Size without a body, erased or withheld: what they state is not in the answer
+	Holes     map[schema.Key][]Hole
 }
 
 // StepInfo is a step with the entry that states it.
@@ -49,7 +51,7 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 	if opt.Direction == "" {
 		opt.Direction = schema.Upstream
 	}
-	a := &Lineage{Ref: ref, Direction: opt.Direction, Size: v.size, Time: v.time}
+	a := &Lineage{Ref: ref, Direction: opt.Direction, Size: v.size, Time: v.time, Bodiless: v.Bodiless(), Holes: map[schema.Key][]Hole{}}
 	if v.size > 0 {
 		last, err := v.Entry(v.size - 1)
 		if err != nil {
@@ -76,6 +78,9 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 			return err
 		}
 		a.Resources = append(a.Resources, r)
+		if holes := v.Holes(k); len(holes) > 0 {
+			a.Holes[k] = holes
+		}
 		return nil
 	}
 	if err := add(ref.Start.Key); err != nil {

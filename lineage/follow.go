@@ -41,9 +41,23 @@ type meta struct {
 
 // Follow brings the index up to the log's size and returns. It follows each
 // entry once, in order; what it has followed is kept when it is interrupted.
+//
+// When it meets an erasure of what it has indexed, the index is built anew from
+// the log while the old one is read, and takes its place: see [ErrRebuilt].
 func (g *Graph) Follow(ctx context.Context, log Log) error {
 	g.followMu.Lock()
 	defer g.followMu.Unlock()
+	if _, err := g.turn.now(); err != nil {
+		return err
+	}
+	err := g.follow(ctx, log)
+	if errors.Is(err, errStale) {
+		return g.rebuild(ctx, log)
+	}
+	return err
+}
+
+func (g *Graph) follow(ctx context.Context, log Log) error {
 	var batch []schema.Entry
 	next := g.Size()
 	for e, err := range log.Entries(ctx, next) {
@@ -126,6 +140,10 @@ func (g *Graph) applyRun(ctx context.Context, log Log, entries []schema.Entry) e
 		g.cache.steps.Remove(entry)
 	}
 	g.state = w.state
+	for _, e := range w.erasures {
+		g.holes.learn(e)
+	}
+	g.holes.bodiless = append(g.holes.bodiless, w.bodiless...)
 	for _, t := range w.trust {
 		if err := g.learn(t); err != nil {
 			return err
@@ -201,6 +219,8 @@ type indexer struct {
 	touched   []schema.Key
 	rechecked []int64
 	trust     []trustEntry
+	erasures  []erasure
+	bodiless  []int64
 }
 
 func (g *Graph) newIndexer() *indexer {
@@ -261,6 +281,12 @@ func (w *indexer) entry(ctx context.Context, log Log, d *decoded) error {
 	if err := w.putJSON(key(tagEntry, d.Index), m); err != nil {
 		return err
 	}
+	if d.State != schema.Present {
+		w.bodiless = append(w.bodiless, d.Index)
+		if err := w.put(key(tagBodiless, d.Index), nil); err != nil {
+			return err
+		}
+	}
 	if m.PredicateType != "" {
 		if err := w.put(key(tagType, m.PredicateType, d.Index), nil); err != nil {
 			return err
@@ -319,6 +345,8 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 			return err
 		}
 		return w.recheck(ctx, log, d.Index, pub)
+	case d.facts.PredicateType == schema.ErasureV1 && slices.Contains(d.signers, w.state.Observer):
+		return w.erasure(d)
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ func Rules() []Rule {
 		{"code-not-captured", Blocks, "the command names a file that was neither declared nor in the commit, so its bytes were not kept", "commit the file, or declare it with --in"},
 		{"secret-withheld", Blocks, "the step was given a secret whose value is withheld", "reproduce it by hand with the secret in the environment"},
 		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
+		{"erased", Risks, "an entry that mentioned it was erased, so what that one stated is in no answer", "nothing brings it back; the erasure says why and who asked for it, and what may be said can be recorded in other words"},
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
 		{"changes-left-out", Risks, "some uncommitted changes were not captured", "commit them, or keep the files smaller than the limit and free of secrets"},
 		{"output-missing", Risks, "a declared output was not there when the step ended", "look at the step; declare what it writes"},
@@ -138,6 +139,9 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 	entry := int64(-1)
 	if used {
 		entry = via.Entry
+	}
+	for _, h := range c.v.Holes(r.Key) {
+		c.add("erased", r.Key, r.Name, h.By, fmt.Sprintf("entry %d: %s", h.Entry, h.Reason))
 	}
 	if root && !c.made[r.Key] {
 		c.add("not-recorded", r.Key, r.Name, entry, "")

@@ -41,6 +41,7 @@ type Graph struct {
 	parseKey ParseKey
 
 	followMu sync.Mutex // held by the one who follows
+	turn     turn       // of those who read
 
 	mu      sync.RWMutex
 	state   state
@@ -48,6 +49,7 @@ type Graph struct {
 	keys    []schema.PublicKey // of genesis and of every trust entry, in order
 	changed chan struct{}      // closed and replaced when state moves
 	cache   *cache
+	holes   holes
 }
 
 // state is how far the log was followed.
@@ -62,7 +64,7 @@ type state struct {
 
 // indexVersion is the version of the keys above. An index of another version
 // is deleted and built again.
-const indexVersion = 3
+const indexVersion = 4
 
 type trustEntry struct {
 	Index int64
@@ -74,6 +76,9 @@ type trustEntry struct {
 // and comes back with the next Follow.
 func Open(dir string, log Log, signers Signers, parseKey ParseKey) (*Graph, error) {
 	g, err := openGuarded(dir, signers, parseKey)
+	if err == nil {
+		err = os.RemoveAll(freshPath(dir)) // nobody builds there: that would need this lock
+	}
 	if err == nil {
 		if err = g.belongsTo(context.Background(), log); err == nil {
 			return g, nil
@@ -117,6 +122,7 @@ func open(dir string, signers Signers, parseKey ParseKey) (*Graph, error) {
 		return nil, fmt.Errorf("opening the lineage index %s: %w", dir, err)
 	}
 	g := &Graph{db: db, dir: dir, signers: signers, parseKey: parseKey, changed: make(chan struct{}), cache: newCache()}
+	g.turn.idle.L = &g.turn.mu
 	if err := g.load(); err != nil {
 		db.Close()
 		return nil, err
@@ -133,6 +139,9 @@ func (g *Graph) load() error {
 		}
 		if g.state.Version != indexVersion {
 			return fmt.Errorf("lineage index %s has version %d; this program writes %d", g.dir, g.state.Version, indexVersion)
+		}
+		if err := g.holes.load(txn); err != nil {
+			return err
 		}
 		return scan(txn, key(tagTrust), func(k, v []byte) error {
 			t := trustEntry{Index: entryAt(k, 1)}

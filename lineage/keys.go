@@ -28,6 +28,8 @@ import (
 //	U URI 0 ENTRY KEY 0      what the entry says is at a URI, where that changed
 //	P TYPE 0 ENTRY           predicate type
 //	T ENTRY                  trust
+//	e ENTRY                  erasure
+//	g ENTRY                  the entry has no body
 const (
 	tagState    = '!'
 	tagKey      = 'k'
@@ -48,6 +50,8 @@ const (
 	tagURI      = 'U'
 	tagType     = 'P'
 	tagTrust    = 'T'
+	tagErasure  = 'e'
+	tagBodiless = 'g'
 )
 
 // key builds an index key from a tag and parts: integers as eight bytes,

@@ -95,7 +95,7 @@ func (v *View) at(uri string) ([]schema.Key, error) {
 	var best located
 	var bestTime time.Time
 	vouched := false
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		prefix := key(tagURI, uri)
 		var all []located
 		if err := scanKeys(txn, prefix, func(k []byte) {

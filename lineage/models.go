@@ -20,7 +20,7 @@ func (v *View) Models(ctx context.Context, from int64, name string, filter Filte
 			yield(ModelVersion{}, err)
 			return
 		}
-		err = v.g.db.View(func(txn *badger.Txn) error {
+		err = v.read(func(txn *badger.Txn) error {
 			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tagModel}, PrefetchSize: 100, PrefetchValues: true})
 			defer it.Close()
 			for it.Seek(key(tagModel, max(from, start))); it.Valid(); it.Next() {
@@ -74,7 +74,7 @@ func (v *View) CountModels(ctx context.Context, name string, filter Filter) (int
 	if err != nil {
 		return 0, err
 	}
-	err = v.g.db.View(func(txn *badger.Txn) error {
+	err = v.read(func(txn *badger.Txn) error {
 		return scanKeys(txn, []byte{tagModel}, func(k []byte) {
 			if entry := entryAt(k, 1); entry >= start && entry < end {
 				n++

@@ -36,6 +36,8 @@ func (e *AheadError) Error() string {
 // same entries, however the log grows meanwhile.
 type View struct {
 	g     *Graph
+	turn  int64 // which index of g it is of
+	cache *cache
 	size  int64
 	time  time.Time
 	trust *schema.TrustHistory
@@ -44,14 +46,20 @@ type View struct {
 // View returns the graph as at says. A size beyond what was followed is an
 // error: the caller can Wait for it.
 func (g *Graph) View(at At) (*View, error) {
-	have := g.Size()
+	turn, err := g.turn.now()
+	if err != nil {
+		return nil, err
+	}
+	g.mu.RLock()
+	have, cache := g.state.Size, g.cache
+	g.mu.RUnlock()
 	if at.Size == 0 {
 		at.Size = have
 	}
 	if at.Size < 0 || at.Size > have {
 		return nil, &AheadError{Size: at.Size, Have: have}
 	}
-	return &View{g: g, size: at.Size, time: at.Time, trust: g.trustAt(at.Size)}, nil
+	return &View{g: g, turn: turn, cache: cache, size: at.Size, time: at.Time, trust: g.trustAt(at.Size)}, nil
 }
 
 // Size is the ledger size that the view speaks for.
@@ -62,20 +70,20 @@ func (v *View) Time() time.Time { return v.time }
 
 // Node implements schema.Graph.
 func (v *View) Node(_ context.Context, k schema.Key, d schema.Direction) (*schema.Node, error) {
-	nodes := v.g.cache.nodes(d)
+	nodes := v.cache.nodes(d)
 	if n, ok := nodes.Get(k); ok {
 		return n, nil
 	}
-	return fill(v.g, nodes, k, func() (*schema.Node, error) { return v.g.loadNode(k, d) })
+	return fill(v.g, nodes, k, func() (*schema.Node, error) { return v.loadNode(k, d) })
 }
 
-func (g *Graph) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) {
+func (v *View) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) {
 	n := new(schema.Node)
 	steps, relations := tagMade, tagUp
 	if d == schema.Downstream {
 		steps, relations = tagUsed, tagDown
 	}
-	err := g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		id, ok, err := idOf(txn, k)
 		if err != nil || !ok {
 			return err
@@ -117,12 +125,12 @@ func scanKeys(txn *badger.Txn, prefix []byte, fn func(k []byte)) error {
 
 // Step implements schema.Graph.
 func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
-	if s, ok := v.g.cache.steps.Get(entry); ok && entry < v.size {
+	if s, ok := v.cache.steps.Get(entry); ok && entry < v.size {
 		return &s.Step, nil
 	}
-	s, err := fill(v.g, v.g.cache.steps, entry, func() (*recordedStep, error) {
+	s, err := fill(v.g, v.cache.steps, entry, func() (*recordedStep, error) {
 		s := new(recordedStep)
-		return s, v.g.db.View(func(txn *badger.Txn) (err error) {
+		return s, v.read(func(txn *badger.Txn) (err error) {
 			if err = getJSON(txn, key(tagStep, entry), &s.Step); err != nil {
 				return err
 			}
@@ -145,7 +153,7 @@ func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
 // Grade implements schema.Graph.
 func (v *View) Grade(_ context.Context, entry int64) (schema.Evidence, error) {
 	var r *record
-	if s, ok := v.g.cache.steps.Get(entry); ok && entry < v.size {
+	if s, ok := v.cache.steps.Get(entry); ok && entry < v.size {
 		r = &s.entry
 	} else {
 		var err error
@@ -187,11 +195,11 @@ func (v *View) record(index int64) (*record, error) {
 	if index < 0 || index >= v.size {
 		return nil, fmt.Errorf("entry %d: the ledger has %d entries: %w", index, v.size, ErrNotFound)
 	}
-	if r, ok := v.g.cache.entries.Get(index); ok {
+	if r, ok := v.cache.entries.Get(index); ok {
 		return r, nil
 	}
-	return fill(v.g, v.g.cache.entries, index, func() (r *record, err error) {
-		err = v.g.db.View(func(txn *badger.Txn) error {
+	return fill(v.g, v.cache.entries, index, func() (r *record, err error) {
+		err = v.read(func(txn *badger.Txn) error {
 			r, err = readRecord(txn, index)
 			return err
 		})
@@ -200,7 +208,7 @@ func (v *View) record(index int64) (*record, error) {
 }
 
 func (v *View) entry(txn *badger.Txn, index int64) (EntryInfo, error) {
-	r, ok := v.g.cache.entries.Get(index)
+	r, ok := v.cache.entries.Get(index)
 	if !ok {
 		var err error
 		if r, err = readRecord(txn, index); err != nil {
@@ -366,7 +374,7 @@ func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error]
 			return
 		}
 		var found []int64
-		err := v.g.db.View(func(txn *badger.Txn) error {
+		err := v.read(func(txn *badger.Txn) error {
 			prefix := key(tagType, predicateType)
 			return scanKeys(txn, prefix, func(k []byte) {
 				if i := entryAt(k, len(prefix)); len(k) == len(prefix)+8 && i >= from && i < v.size {
@@ -398,8 +406,15 @@ func (v *View) firstSince(t time.Time) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if e.RecordedAt.Before(t) {
-			low = mid + 1
+		next := mid // an entry without a body is as old as the one after it
+		for e.State != schema.Present && next+1 < high {
+			next++
+			if e, err = v.Entry(next); err != nil {
+				return 0, err
+			}
+		}
+		if e.State == schema.Present && e.RecordedAt.Before(t) {
+			low = next + 1
 		} else {
 			high = mid
 		}
@@ -409,10 +424,10 @@ func (v *View) firstSince(t time.Time) (int64, error) {
 
 // Resource describes k; ErrNotFound if no entry below the size mentions it.
 func (v *View) Resource(k schema.Key) (schema.Resource, error) {
-	ms, ok := v.g.cache.resources.Get(k)
+	ms, ok := v.cache.resources.Get(k)
 	if !ok {
 		var err error
-		if ms, err = fill(v.g, v.g.cache.resources, k, func() (mentions, error) { return v.g.mentions(k) }); err != nil {
+		if ms, err = fill(v.g, v.cache.resources, k, func() (mentions, error) { return v.mentions(k) }); err != nil {
 			return schema.Resource{}, err
 		}
 	}
@@ -423,8 +438,8 @@ func (v *View) Resource(k schema.Key) (schema.Resource, error) {
 	return r, nil
 }
 
-func (g *Graph) mentions(k schema.Key) (ms mentions, err error) {
-	err = g.db.View(func(txn *badger.Txn) error {
+func (v *View) mentions(k schema.Key) (ms mentions, err error) {
+	err = v.read(func(txn *badger.Txn) error {
 		id, ok, err := idOf(txn, k)
 		if err != nil || !ok {
 			return err
@@ -451,7 +466,7 @@ func (v *View) pointed(txn *badger.Txn, n schema.NameFact, entry int64) (Pointed
 // NamesOf are the names that ever pointed at k, in the ledger's order.
 func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 	var out []Pointed
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		id, ok, err := idOf(txn, k)
 		if err != nil || !ok {
 			return err
@@ -479,7 +494,7 @@ func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 // ledger's order.
 func (v *View) History(name string) ([]Pointed, error) {
 	var out []Pointed
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		prefix := key(tagName, name)
 		return scan(txn, prefix, func(at, raw []byte) error {
 			entry := entryAt(at, len(prefix))
@@ -538,7 +553,7 @@ func vouched(namings []Pointed) []Pointed {
 // Names yields every name that begins with prefix, once, in order.
 func (v *View) Names(prefix string) ([]string, error) {
 	var out []string
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		start := key(tagName, prefix)
 		return scanKeys(txn, start[:len(start)-1], func(k []byte) {
 			// tag NAME 0 ENTRY SEQ
@@ -557,7 +572,7 @@ func (v *View) Names(prefix string) ([]string, error) {
 // RunEntries are the entries that state a step with this run ID.
 func (v *View) RunEntries(run string) ([]int64, error) {
 	var out []int64
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		prefix := key(tagRun, run)
 		return scanKeys(txn, prefix, func(k []byte) {
 			if e := entryAt(k, len(prefix)); len(k) == len(prefix)+8 && e < v.size {
@@ -571,7 +586,7 @@ func (v *View) RunEntries(run string) ([]int64, error) {
 // About are the entries whose statement has k as a subject.
 func (v *View) About(k schema.Key) ([]EntryInfo, error) {
 	var out []EntryInfo
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		id, ok, err := idOf(txn, k)
 		if err != nil || !ok {
 			return err

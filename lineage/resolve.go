@@ -336,7 +336,7 @@ func (v *View) resolveDigest(alg, hex string) (Ref, error) {
 // keys that begin with prefix, each once.
 func (v *View) withPrefix(tag byte, prefix string, tail int) ([]string, error) {
 	var out []string
-	err := v.g.db.View(func(txn *badger.Txn) error {
+	err := v.read(func(txn *badger.Txn) error {
 		return scanKeys(txn, append([]byte{tag}, prefix...), func(k []byte) {
 			if s := string(k[1 : len(k)-tail]); len(out) == 0 || out[len(out)-1] != s {
 				out = append(out, s)

@@ -6,8 +6,10 @@ package lineagetest
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"iter"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,10 +120,22 @@ func (l *Log) Prefix(size int64) *Log {
 	return &p
 }
 
-// Erase takes the body of an entry away.
+// Erase takes the body of an entry away, from this Log and not from others that
+// it is a prefix of.
 func (l *Log) Erase(index int64, state schema.State) {
 	e := l.entries[index]
+	l.entries = slices.Clone(l.entries)
 	l.entries[index] = schema.Entry{Index: index, Commitment: e.Commitment, State: state}
+}
+
+// EraseFor erases the entry at index as a ledger does, with an entry that says
+// so, and returns the index of that. resources are those that others mention.
+func (l *Log) EraseFor(index int64, reason string, resources ...schema.Key) int64 {
+	l.t.Helper()
+	slices.Sort(resources)
+	about := schema.Descriptor{Digest: schema.DigestSet{schema.SHA256: hex.EncodeToString(l.entries[index].Commitment[:])}}
+	l.Erase(index, schema.Erased)
+	return l.Add(Statement(l.t, schema.ErasureV1, schema.Erasure{Index: index, Reason: reason, By: "Ada", Resources: resources}, about))
 }
 
 // tree is a store of Merkle hashes.
