@@ -28,6 +28,13 @@ type Batch struct {
 	Cursors   []schema.Cursor  `json:"cursors,omitempty"`
 }
 
+// Erasure is what POST /v1/erasures takes: the entry whose body is to go, and
+// the observer's envelope that says so.
+type Erasure struct {
+	Index    int64  `json:"index"`
+	Envelope []byte `json:"envelope"`
+}
+
 // CursorAnswer is what GET /v1/cursor answers.
 type CursorAnswer struct {
 	Source string `json:"source"`

@@ -75,6 +75,8 @@ func Explain(err error) *Error {
 		return &Error{Code: CodeNotFound, Message: err.Error(), Err: err}
 	case errors.Is(err, schema.ErrUnsupported):
 		return &Error{Code: CodeBadInput, Message: err.Error(), Err: err}
+	case errors.Is(err, lineage.ErrRebuilt):
+		return &Error{Code: CodeUnavailable, Message: lineage.ErrRebuilt.Error(), Err: err}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &Error{Code: CodeTimeout, Message: "the request took too long", Err: err}
 	case errors.Is(err, context.Canceled):

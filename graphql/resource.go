@@ -34,7 +34,7 @@ type resource struct {
 func (a *answer) newResource(ref lineage.Ref, r schema.Resource) *resource {
 	out := &resource{
 		ID: opaque("resource", string(r.Key)), Kind: text(r.Kind), Name: text(r.Name), URI: text(r.URI),
-		State: string(schema.Present), in: a, ref: ref, r: r,
+		State: string(a.View.State(r.Key)), in: a, ref: ref, r: r,
 	}
 	if r.Key.Digested() {
 		d := Digest(r.Key)

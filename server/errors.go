@@ -21,10 +21,16 @@ func explain(err error) *graphql.Error {
 	var (
 		cursor *ledger.CursorError
 		limit  *ledger.LimitError
+		kept   *ledger.KeepError
+		erased *ledger.ErasedError
 	)
 	switch {
 	case errors.As(err, &cursor):
 		return &graphql.Error{Code: graphql.CodeConflict, Field: "cursors", Message: cursor.Error(), Err: err}
+	case errors.As(err, &kept):
+		return &graphql.Error{Code: graphql.CodeBadInput, Field: "index", Message: kept.Error(), Err: err}
+	case errors.As(err, &erased):
+		return &graphql.Error{Code: graphql.CodeConflict, Field: "index", Message: erased.Error(), Err: err}
 	case errors.As(err, &limit):
 		return &graphql.Error{Code: graphql.CodeLimit, Message: limit.Error(), Err: err}
 	case errors.Is(err, ledger.ErrNotFound), errors.Is(err, content.ErrNotKept):

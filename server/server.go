@@ -20,6 +20,7 @@ import (
 	"github.com/retrace-ledger/retrace/graphql"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // A Ledger is what is served. *ledger.Ledger is one.
@@ -27,6 +28,7 @@ type Ledger interface {
 	graphql.Log
 	lineage.Log
 	Cursor(ctx context.Context, namespace, source string) (string, error)
+	Erase(ctx context.Context, index int64, env schema.Envelope) (schema.Receipt, error)
 	Wait(ctx context.Context, size int64) error
 	Handler() http.Handler
 	Origin() string

@@ -84,6 +84,7 @@ func (a *app) findDir() (string, error) {
 type bookLog interface {
 	Append(ctx context.Context, b schema.Batch) (schema.Receipt, error)
 	Cursor(ctx context.Context, namespace, source string) (string, error)
+	Erase(ctx context.Context, index int64, env schema.Envelope) (schema.Receipt, error)
 	Size() int64
 	Checkpoint() []byte
 	Entry(ctx context.Context, index int64) (schema.Entry, error)

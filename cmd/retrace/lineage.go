@@ -71,6 +71,7 @@ func (a *app) lineageCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			sayHoles(cmd.ErrOrStderr(), l)
 			return a.printLineage(cmd.OutOrStdout(), l, tools)
 		},
 	}
@@ -103,6 +104,7 @@ type lineageJSON struct {
 	Direction schema.Direction `json:"direction"`
 	Size      int64            `json:"size"`
 	Truncated bool             `json:"truncated"`
+	Bodiless  int              `json:"bodiless"` // entries below size whose bodies are erased or withheld
 	Resources []resourceJSON   `json:"resources"`
 	Steps     []stepJSON       `json:"steps"`
 	Edges     []schema.Edge    `json:"edges"`
@@ -114,11 +116,16 @@ type resourceJSON struct {
 	Name    string           `json:"name,omitempty"`
 	URI     string           `json:"uri,omitempty"`
 	Digests schema.DigestSet `json:"digests,omitempty"`
-	Size    int64            `json:"size"` // -1 if not stated
+	Size    int64            `json:"size"`  // -1 if not stated
+	State   schema.State     `json:"state"` // ERASED if an entry was erased that mentioned it
 }
 
-func toResourceJSON(r schema.Resource) resourceJSON {
-	return resourceJSON{r.Key, r.Kind, r.Name, r.URI, r.Digests, r.Size}
+func toResourceJSON(r schema.Resource, holes []lineage.Hole) resourceJSON {
+	out := resourceJSON{r.Key, r.Kind, r.Name, r.URI, r.Digests, r.Size, schema.Present}
+	if len(holes) > 0 {
+		out.State = schema.Erased
+	}
+	return out
 }
 
 type stepJSON struct {
@@ -158,10 +165,10 @@ func toStepJSON(s lineage.StepInfo) stepJSON {
 func toLineageJSON(l *lineage.Lineage) lineageJSON {
 	out := lineageJSON{
 		Ref: l.Ref.Text, Name: l.Ref.Name, Root: l.Ref.Start.Key, Run: l.Ref.Start.Run, Direction: l.Direction,
-		Size: l.Size, Truncated: l.Truncated, Resources: []resourceJSON{}, Steps: []stepJSON{}, Edges: l.Edges,
+		Size: l.Size, Truncated: l.Truncated, Bodiless: l.Bodiless, Resources: []resourceJSON{}, Steps: []stepJSON{}, Edges: l.Edges,
 	}
 	for _, r := range l.Resources {
-		out.Resources = append(out.Resources, toResourceJSON(r))
+		out.Resources = append(out.Resources, toResourceJSON(r, l.Holes[r.Key]))
 	}
 	for _, s := range l.Steps {
 		out.Steps = append(out.Steps, toStepJSON(s))

@@ -126,7 +126,7 @@ func (a *app) printLog(cmd *cobra.Command, v *lineage.View, entries []lineage.En
 		summary := e.Summary
 		switch {
 		case e.State != schema.Present:
-			summary = strings.ToLower(string(e.State))
+			summary = goneBecause(v, e.Index, e.State)
 		case e.Unreadable != "":
 			summary = "unreadable: " + e.Unreadable
 		default:

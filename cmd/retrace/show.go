@@ -73,7 +73,7 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 		return err
 	}
 	if e.State != schema.Present {
-		fmt.Fprintf(w, "the body is %s\n", strings.ToLower(string(e.State)))
+		fmt.Fprintf(w, "the body is %s\n", printable(goneBecause(v, index, e.State)))
 		return nil
 	}
 	return printJSON(w, out.Statement)
@@ -118,6 +118,9 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 	t := newTable(w)
 	t.row("resource", string(r.Key))
 	t.row("kind", r.Kind)
+	for _, h := range v.Holes(r.Key) {
+		t.row("state", "erased: "+holeText(h))
+	}
 	t.field("name", r.Name)
 	t.field("uri", r.URI)
 	for _, alg := range slices.Sorted(maps.Keys(r.Digests)) {
@@ -188,7 +191,7 @@ func useLabel(u schema.Use) string {
 
 func showToJSON(v *lineage.View, ref lineage.Ref, r schema.Resource, names []lineage.Pointed, made, used []lineage.StepInfo, related []schema.EntryRelation) showJSON {
 	out := showJSON{
-		resourceJSON: toResourceJSON(r), RefName: ref.Name, Size: v.Size(), Content: r.Content,
+		resourceJSON: toResourceJSON(r, v.Holes(r.Key)), RefName: ref.Name, Size: v.Size(), Content: r.Content,
 		Names: []nameJSON{}, ProducedBy: []stepJSON{}, UsedBy: []stepJSON{}, Relations: []schema.Edge{},
 	}
 	for _, n := range names {
