@@ -146,6 +146,9 @@ func (a *app) erase(cmd *cobra.Command, index int64, f eraseFlags) (*erased, err
 	if err != nil {
 		return nil, cannot(err)
 	}
+	if index == 0 {
+		return nil, cannot(&ledger.KeepError{Index: 0, Reason: "it is the genesis, which says whose ledger this is"})
+	}
 	if e.State != schema.Present {
 		return nil, cannot(fmt.Errorf("entry %d has no body: %s", index, goneBecause(v, index, e.State)))
 	}
@@ -159,9 +162,13 @@ func (a *app) erase(cmd *cobra.Command, index int64, f eraseFlags) (*erased, err
 	if ok, err := confirmErase(cmd, index, f.yes); err != nil || !ok {
 		return nil, cannot(err)
 	}
-	env, err := b.observer.SignStatement(d.statement(e, f))
+	s, err := d.statement(e, f)
 	if err != nil {
-		return nil, err
+		return nil, cannot(err)
+	}
+	env, err := b.observer.SignStatement(s)
+	if err != nil {
+		return nil, cannot(err)
 	}
 	r, err := b.log.Erase(ctx, index, env)
 	if err != nil {
@@ -269,7 +276,7 @@ func confirmErase(cmd *cobra.Command, index int64, yes bool) (bool, error) {
 }
 
 // statement says that e is erased.
-func (d *erased) statement(e schema.Entry, f eraseFlags) schema.Statement {
+func (d *erased) statement(e schema.Entry, f eraseFlags) (schema.Statement, error) {
 	by := f.by
 	if by == "" {
 		if u, err := user.Current(); err == nil {
@@ -277,11 +284,7 @@ func (d *erased) statement(e schema.Entry, f eraseFlags) schema.Statement {
 		}
 	}
 	about := schema.Descriptor{Name: fmt.Sprintf("entry %d", e.Index), Digest: schema.DigestSet{schema.SHA256: hex.EncodeToString(e.Commitment[:])}}
-	s, err := schema.NewStatement(schema.ErasureV1, schema.Erasure{Index: e.Index, Reason: f.reason, By: by, Resources: d.Resources}, about)
-	if err != nil { // its fields are numbers and strings
-		panic(err)
-	}
-	return s
+	return schema.NewStatement(schema.ErasureV1, schema.Erasure{Index: e.Index, Reason: f.reason, By: by, Resources: d.Resources}, about)
 }
 
 // goneBecause says why an entry has no body.
