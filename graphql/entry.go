@@ -50,7 +50,12 @@ func (e *entry) Unreadable() *string    { return text(e.info.Unreadable) }
 
 func (e *entry) RecordedAt() *graphql.Time { return instant(e.info.RecordedAt) }
 
-func (e *entry) Evidence() *string { return text(string(e.info.Evidence)) }
+func (e *entry) Evidence() *string {
+	if e.info.State != schema.Present {
+		return nil
+	}
+	return text(string(e.info.Evidence))
+}
 
 func (e *entry) Statement() (*JSON, error) {
 	b, err := e.body()

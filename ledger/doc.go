@@ -12,6 +12,8 @@
 //     case, before anything is answered.
 //   - tree.go is the Merkle tree: its right edge in memory, its full tiles in
 //     the store, each checked against its parent when it is read.
+//   - [Ledger.Erase] in erase.go takes a body out in the commit that says so;
+//     [Purge] in purge.go rewrites the store without what was taken out.
 //   - [Fsck] in fsck.go reads everything again and trusts none of it.
 //
 // # On disk

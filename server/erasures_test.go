@@ -63,9 +63,9 @@ func TestPostErasure(t *testing.T) {
 	if !strings.Contains(body, `"state":"ERASED"`) || strings.Contains(body, `"body"`) {
 		t.Errorf("the entry is served as %s", body)
 	}
-	query := `{"query":"{ entry(index: 1) { state statement signers { keyid } recordedAt namespace summary inclusion proof } }"}`
+	query := `{"query":"{ entry(index: 1) { state statement signers { keyid } recordedAt namespace evidence summary inclusion proof } }"}`
 	status, body := w.call("POST", "/graphql", query, asJSON)
-	if status != 200 || strings.Contains(body, "errors") || !strings.Contains(body, `"state":"ERASED","statement":null,"signers":null,"recordedAt":null,"namespace":null,"summary":null,"inclusion":"`) {
+	if status != 200 || strings.Contains(body, "errors") || !strings.Contains(body, `"state":"ERASED","statement":null,"signers":null,"recordedAt":null,"namespace":null,"evidence":null,"summary":null,"inclusion":"`) {
 		t.Errorf("GraphQL answers %d %s", status, body)
 	}
 }

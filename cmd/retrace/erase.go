@@ -195,6 +195,9 @@ func (b *book) concerned(ctx context.Context, v *lineage.View, e schema.Entry) (
 	}
 	others := map[int64]bool{}
 	for _, r := range d.facts.Resources {
+		if isTool(d.facts.Step, r.Key) {
+			continue // what is told of a program has no hole for one run less
+		}
 		mentions, err := v.Mentions(r.Key)
 		if err != nil {
 			return nil, err
@@ -221,6 +224,11 @@ func (b *book) concerned(ctx context.Context, v *lineage.View, e schema.Entry) (
 		d.Resources, d.unnamed = d.Resources[:schema.MaxSubjects], n
 	}
 	return d, nil
+}
+
+// isTool says whether a step ran the program k.
+func isTool(s *schema.Step, k schema.Key) bool {
+	return s != nil && slices.ContainsFunc(s.Uses, func(u schema.Use) bool { return u.Key == k && u.Role == schema.RoleTool })
 }
 
 // shownResources is how many of many are listed.

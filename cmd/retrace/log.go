@@ -33,13 +33,13 @@ func (s span) filter(f *lineage.Filter) (err error) {
 // entryJSON is an entry as scripts read it.
 type entryJSON struct {
 	Index         int64            `json:"index"`
-	RecordedAt    time.Time        `json:"recordedAt"`
-	PredicateType string           `json:"predicateType"`
-	Namespace     string           `json:"namespace"`
+	RecordedAt    time.Time        `json:"recordedAt,omitzero"`     // this and what follows is in the body, which may be
+	PredicateType string           `json:"predicateType,omitempty"` // erased or withheld
+	Namespace     string           `json:"namespace,omitempty"`
 	Source        string           `json:"source,omitempty"`
 	Submitter     string           `json:"submitter,omitempty"`
 	Signers       []string         `json:"signers"`
-	Evidence      schema.Evidence  `json:"evidence"`
+	Evidence      schema.Evidence  `json:"evidence,omitempty"`
 	Summary       string           `json:"summary,omitempty"`
 	State         schema.State     `json:"state"`
 	Unreadable    string           `json:"unreadable,omitempty"`
@@ -52,10 +52,19 @@ func toEntryJSON(e lineage.EntryInfo) entryJSON {
 	if signers == nil {
 		signers = []string{}
 	}
+	e.Evidence = evidenceOf(e)
 	return entryJSON{
 		Index: e.Index, RecordedAt: e.RecordedAt, PredicateType: e.PredicateType, Namespace: e.Namespace, Source: e.Source,
 		Submitter: e.Submitter, Signers: signers, Evidence: e.Evidence, Summary: e.Summary, State: e.State, Unreadable: e.Unreadable,
 	}
+}
+
+// evidenceOf is how we know what an entry states; nothing if it has no body.
+func evidenceOf(e lineage.EntryInfo) schema.Evidence {
+	if e.State != schema.Present {
+		return ""
+	}
+	return e.Evidence
 }
 
 func (a *app) logCmd() *cobra.Command {
@@ -132,7 +141,7 @@ func (a *app) printLog(cmd *cobra.Command, v *lineage.View, entries []lineage.En
 		default:
 			summary = shortCommand(summary)
 		}
-		t.row(strconv.FormatInt(e.Index, 10), when(e.RecordedAt), shortPredicateType(e.PredicateType), string(e.Evidence), clipTo(summary, 80))
+		t.row(strconv.FormatInt(e.Index, 10), when(e.RecordedAt), shortPredicateType(e.PredicateType), string(evidenceOf(e)), clipTo(summary, 80))
 	}
 	if err := t.flush(); err != nil {
 		return err

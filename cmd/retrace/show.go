@@ -62,12 +62,14 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 	}
 	t := newTable(w)
 	t.row("entry", strconv.FormatInt(index, 10))
-	t.row("type", out.PredicateType)
-	t.row("recorded", out.RecordedAt.Format(rfc3339))
-	t.row("namespace", out.Namespace)
-	t.field("source", out.Source)
-	t.row("evidence", string(out.Evidence))
-	t.row("signed by", strings.Join(out.Signers, ", "))
+	if e.State == schema.Present {
+		t.row("type", out.PredicateType)
+		t.row("recorded", out.RecordedAt.Format(rfc3339))
+		t.row("namespace", out.Namespace)
+		t.field("source", out.Source)
+		t.row("evidence", string(out.Evidence))
+		t.row("signed by", strings.Join(out.Signers, ", "))
+	}
 	t.row("commitment", out.Commitment)
 	if err := t.flush(); err != nil {
 		return err
