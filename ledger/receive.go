@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -200,34 +199,25 @@ func (r *receiver) read(index int64, rec record) error {
 		id := identify(r.secret, e.Header.Namespace, e.Envelope.Identity(r.genesis.observerID))
 		r.put(id.key(), binary.BigEndian.AppendUint64(nil, uint64(index)))
 	}
-	target, subject, ok, err := r.genesis.erases(e.Envelope)
-	if err != nil || !ok || target >= index {
-		return err
+	target, subject, ok := r.genesis.erases(e.Envelope)
+	if !ok || target >= index {
+		return nil
 	}
 	return r.erase(target, subject, index)
 }
 
 // erases is the entry whose body is gone on the word of env, if that is an
 // erasure signed by the observer, and the commitment that it names, in hex.
-func (g genesis) erases(env schema.Envelope) (target int64, subject string, ok bool, err error) {
-	if !strings.Contains(string(env.Payload), schema.ErasureV1) {
-		return 0, "", false, nil
+func (g genesis) erases(env schema.Envelope) (target int64, subject string, ok bool) {
+	p, ours, err := g.erasure(env)
+	if err != nil || !ours {
+		return 0, "", false
 	}
 	s, err := env.Statement()
-	if err != nil || s.PredicateType != schema.ErasureV1 {
-		return 0, "", false, nil
+	if err != nil || len(s.Subject) != 1 {
+		return 0, "", false
 	}
-	if ours, err := g.checkOwn(env); err != nil || !ours {
-		return 0, "", false, nil
-	}
-	var p schema.Erasure
-	if err := schema.DecodePredicate(s, false, &p); err != nil {
-		return 0, "", false, nil
-	}
-	if len(s.Subject) != 1 {
-		return 0, "", false, nil
-	}
-	return p.Index, s.Subject[0].Digest[schema.SHA256], true, nil
+	return p.Index, s.Subject[0].Digest[schema.SHA256], true
 }
 
 // erase removes the body of the entry at index, which entry by erases, and
@@ -235,7 +225,7 @@ func (g genesis) erases(env schema.Envelope) (target int64, subject string, ok b
 func (r *receiver) erase(index int64, subject string, by int64) error {
 	said := func() {
 		r.gone[index] = true
-		r.put(erasedBytes(index), binary.BigEndian.AppendUint64(nil, uint64(by)))
+		r.put(erasedKey(index), binary.BigEndian.AppendUint64(nil, uint64(by)))
 	}
 	if c, ok := r.orphans[index]; ok {
 		if hex.EncodeToString(c[:]) == subject {
@@ -469,10 +459,4 @@ func (r record) leafHash() tlog.Hash { return tlog.RecordHash(r.commitment[:]) }
 // commitment stands for.
 func (r record) right() bool {
 	return len(r.body) == 0 || [sha256.Size]byte(schema.Commitment(r.body)) == r.commitment
-}
-
-// erasedBytes is the key under which the store says which entry erased the one
-// at index.
-func erasedBytes(index int64) []byte {
-	return binary.BigEndian.AppendUint64([]byte("x/"), uint64(index))
 }

@@ -135,7 +135,7 @@ func (s *salvage) nextFrom(index int64) int64 {
 // erased says whether the store says that entry index was erased.
 func (s *salvage) erased(index int64) bool {
 	return s.view(func(snap engine.Snapshot) error {
-		return snap.Get(erasedBytes(index), func([]byte) error { return nil })
+		return snap.Get(erasedKey(index), func([]byte) error { return nil })
 	}) == nil
 }
 
