@@ -83,7 +83,9 @@ func (l *Ledger) AppendChecked(ctx context.Context, c *Checked) (schema.Receipt,
 // committer need not. What a commit in progress holds is left to the
 // committer, which comes to p after it.
 func (l *Ledger) lookUp(ctx context.Context, p *pending) error {
-	p.asOf = l.Size()
+	if !l.committer.seen.mayHold(p.ids) {
+		return nil
+	}
 	p.known = make([]schema.Recorded, len(p.ids))
 	return l.reading(ctx, func(s engine.Snapshot) error {
 		for i, id := range p.ids {
@@ -124,8 +126,7 @@ type request struct {
 // pending is a request on its way through a commit.
 type pending struct {
 	*request
-	asOf   int64             // size of the ledger when known was looked up
-	known  []schema.Recorded // one for each envelope; zero if it was not there
+	known  []schema.Recorded // one for each envelope; zero if it was not there; nil if none was
 	taken  atomic.Bool       // by the committer, or by a caller that went away
 	answer chan answer       // has room for the one answer
 }

@@ -1,9 +1,11 @@
 package ledger
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -24,7 +26,7 @@ type committer struct {
 	file   checkpointWriter
 	step   func(string) error
 	free   func(dir string) (uint64, error)
-	recent recent
+	seen   seen
 	arena  []byte // that segments are made in, again and again
 }
 
@@ -38,7 +40,11 @@ type checkpointWriter interface {
 // that nothing is committed and everything that waits is refused.
 func (l *Ledger) run() {
 	defer close(l.done)
-	for {
+	ctx, cancel := context.WithCancel(context.Background())
+	var filling sync.WaitGroup
+	defer filling.Wait()
+	defer cancel()
+	for full := false; ; {
 		group := l.queue.take()
 		if len(group) == 0 {
 			return
@@ -46,6 +52,10 @@ func (l *Ledger) run() {
 		if err := l.commit(group); err != nil {
 			l.stop(fmt.Errorf("%s: %w: %w", l.dir, ErrStopped, err), group)
 			return
+		}
+		if !full && l.committer.seen.added >= seenEnough {
+			full = true
+			filling.Go(func() { l.fillSeen(ctx) })
 		}
 	}
 }
@@ -192,11 +202,12 @@ func (c *commit) place(s engine.Snapshot, p *pending, i int) (schema.Recorded, e
 	if index, ok := c.indexes[id]; ok {
 		return schema.Recorded{Index: index, Duplicate: true}, nil
 	}
-	if p.known[i].Duplicate {
+	if p.known != nil && p.known[i].Duplicate {
 		return p.known[i], nil
 	}
-	// Its caller looked for it when the ledger had size p.asOf.
-	if maybe := c.recent.may(id, p.asOf); maybe {
+	// Its caller did not find it in the store, or need not look. What came
+	// since then is in seen.
+	if c.seen.has(&id) {
 		recorded, err := c.ledger.findDuplicate(s, id)
 		if err != nil || recorded.Duplicate {
 			return recorded, err
@@ -388,7 +399,9 @@ func (c *commit) store() error {
 		return err
 	}
 	c.last = c.now
-	c.recent.add(c.indexes, c.base)
+	for id := range c.indexes {
+		c.seen.add(&id)
+	}
 	c.ledger.beyond = nil
 	before := c.ledger.view.Swap(c.next)
 	if before != nil {

@@ -66,37 +66,3 @@ func (l *Ledger) findDuplicate(s engine.Snapshot, id identity) (schema.Recorded,
 
 // errUnsigned says that an entry is at or beyond the signed size.
 var errUnsigned = errors.New("it is not signed")
-
-// recent are the identities of the newest entries, so that what a caller did
-// not find in the store a moment ago need not be looked for again.
-type recent struct {
-	since   int64 // index of the first entry that is remembered
-	ids     map[identity]int64
-	forward map[identity]int64 // being filled to replace ids
-	middle  int64              // index of the first entry in forward
-}
-
-// recentEntries is how many entries are remembered at least.
-const recentEntries = 4 * schema.MaxBatchEnvelopes
-
-// may reports whether the store may hold id, which it did not at size asOf.
-func (r *recent) may(id identity, asOf int64) bool {
-	if r.ids == nil || asOf < r.since {
-		return true
-	}
-	_, known := r.ids[id]
-	return known
-}
-
-// add remembers the entries of a commit that began at base.
-func (r *recent) add(indexes map[identity]int64, base int64) {
-	if r.ids == nil {
-		*r = recent{since: base, ids: map[identity]int64{}, forward: map[identity]int64{}, middle: base}
-	}
-	if len(r.forward) >= recentEntries {
-		*r = recent{since: r.middle, ids: r.forward, forward: map[identity]int64{}, middle: base}
-	}
-	for id, index := range indexes {
-		r.ids[id], r.forward[id] = index, index
-	}
-}

@@ -115,3 +115,21 @@ func ReadBackup(r io.Reader, key note.Verifier) (entries int64, err error) {
 		}
 	}
 }
+
+// SeenEnough is after how many appends a ledger reads its index of duplicates.
+const SeenEnough = seenEnough
+
+// FillSeen makes l know every identity that it holds, as many appends do.
+func FillSeen(l *Ledger) (whole bool) {
+	l.fillSeen(context.Background())
+	return l.committer.seen.whole.Load()
+}
+
+// DoubtSeen makes l take every identity for one that it may hold.
+func DoubtSeen(l *Ledger) {
+	all := newLayer(0)
+	for i := range all.blocks[0] {
+		all.blocks[0][i].Store(^uint64(0))
+	}
+	l.committer.seen.complete(all)
+}

@@ -38,8 +38,14 @@ func TestModel(t *testing.T) {
 					m.append(t, w, rnd)
 				case n < 80:
 					m.read(t, w, rnd)
-				case n < 97:
+				case n < 94:
 					m.prove(t, w, rnd)
+				case n < 96:
+					if !ledger.FillSeen(w.Ledger) {
+						t.Fatal("the index of duplicates was not read")
+					}
+				case n < 97:
+					ledger.DoubtSeen(w.Ledger)
 				default:
 					reopen(t, w)
 				}

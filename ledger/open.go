@@ -446,7 +446,7 @@ func create(dir string, key note.Signer, g genesis, env schema.Envelope) error {
 		return err
 	}
 	l.identify(r)
-	p := &pending{request: r, known: make([]schema.Recorded, 1), answer: make(chan answer, 1)}
+	p := &pending{request: r, answer: make(chan answer, 1)}
 	if err := l.commit([]*pending{p}); err != nil {
 		l.release()
 		return err
