@@ -72,7 +72,7 @@ func (l *Ledger) AppendChecked(ctx context.Context, c *Checked) (schema.Receipt,
 	if err := ctx.Err(); err != nil {
 		return schema.Receipt{}, err
 	}
-	p := &pending{request: &c.request, answer: make(chan answer, 1)}
+	p := newPending(&c.request)
 	if err := l.lookUp(ctx, p); err != nil {
 		return schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err)
 	}
@@ -86,14 +86,13 @@ func (l *Ledger) lookUp(ctx context.Context, p *pending) error {
 	if !l.committer.seen.mayHold(p.ids) {
 		return nil
 	}
-	p.known = make([]schema.Recorded, len(p.ids))
 	return l.reading(ctx, func(s engine.Snapshot) error {
 		for i, id := range p.ids {
 			known, err := l.findDuplicate(s, id)
 			if err != nil && !errors.Is(err, errUnsigned) {
 				return err
 			}
-			p.known[i] = known
+			p.places[i] = known
 		}
 		return nil
 	})
@@ -126,9 +125,13 @@ type request struct {
 // pending is a request on its way through a commit.
 type pending struct {
 	*request
-	known  []schema.Recorded // one for each envelope; zero if it was not there; nil if none was
+	places []schema.Recorded // of the envelopes, as far as they are known
 	taken  atomic.Bool       // by the committer, or by a caller that went away
 	answer chan answer       // has room for the one answer
+}
+
+func newPending(r *request) *pending {
+	return &pending{request: r, places: make([]schema.Recorded, len(r.envelopes)), answer: make(chan answer, 1)}
 }
 
 type answer struct {

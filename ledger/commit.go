@@ -5,7 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -82,7 +85,7 @@ func (l *Ledger) commit(group []*pending) error {
 		}
 		return nil
 	}
-	c := l.newCommit()
+	c := l.newCommit(group)
 	err := l.engine.View(func(s engine.Snapshot) error {
 		for _, p := range group {
 			if err := c.admit(s, p); err != nil {
@@ -113,7 +116,7 @@ type commit struct {
 	ledger   *Ledger
 	base     int64 // size before it
 	now      time.Time
-	admitted []*admission
+	admitted []*pending
 	entries  []newEntry
 	leaves   []tlog.Hash // of entries
 	indexes  map[identity]int64
@@ -127,23 +130,24 @@ type commit struct {
 // newEntry is an entry that the commit adds.
 type newEntry struct {
 	from     *request
+	id       *identity
 	envelope []byte
 }
 
-// admission is a request in the commit and what its caller will be told.
-type admission struct {
-	pending *pending
-	receipt schema.Receipt
-}
-
-func (l *Ledger) newCommit() *commit {
+func (l *Ledger) newCommit(group []*pending) *commit {
+	n := 0
+	for _, p := range group {
+		n += len(p.envelopes)
+	}
 	return &commit{
 		committer: l.committer,
 		ledger:    l,
 		base:      l.committer.tree.size(),
-		indexes:   map[identity]int64{},
 		erasing:   map[int64]int64{},
 		holed:     map[int64]segment{},
+		admitted:  make([]*pending, 0, len(group)),
+		entries:   make([]newEntry, 0, n),
+		indexes:   make(map[identity]int64, n),
 		cursors:   map[string]string{},
 	}
 }
@@ -154,7 +158,6 @@ func (c *commit) admit(s engine.Snapshot, p *pending) error {
 	if err := c.checkCursors(s, r); err != nil {
 		return err
 	}
-	a := &admission{pending: p, receipt: schema.Receipt{Entries: make([]schema.Recorded, len(r.envelopes))}}
 	known := len(c.entries)
 	for i := range r.ids {
 		recorded, err := c.place(s, p, i)
@@ -162,10 +165,10 @@ func (c *commit) admit(s engine.Snapshot, p *pending) error {
 			c.takeBack(known, r)
 			return err
 		}
-		a.receipt.Entries[i] = recorded
+		p.places[i] = recorded
 	}
 	if r.erases > 0 {
-		if err := c.erase(s, r.erases, a.receipt.Entries[0]); err != nil {
+		if err := c.erase(s, r.erases, p.places[0]); err != nil {
 			c.takeBack(known, r)
 			return err
 		}
@@ -173,7 +176,7 @@ func (c *commit) admit(s engine.Snapshot, p *pending) error {
 	for _, cur := range r.cursors {
 		c.cursors[string(cursorKey(r.namespace, cur.Source))] = cur.To
 	}
-	c.admitted = append(c.admitted, a)
+	c.admitted = append(c.admitted, p)
 	return nil
 }
 
@@ -198,24 +201,24 @@ func (c *commit) checkCursors(s engine.Snapshot, r *request) error {
 
 // place finds where envelope i of p is or will be.
 func (c *commit) place(s engine.Snapshot, p *pending, i int) (schema.Recorded, error) {
-	id := p.ids[i]
-	if index, ok := c.indexes[id]; ok {
+	id := &p.ids[i]
+	if index, ok := c.indexes[*id]; ok {
 		return schema.Recorded{Index: index, Duplicate: true}, nil
 	}
-	if p.known != nil && p.known[i].Duplicate {
-		return p.known[i], nil
+	if p.places[i].Duplicate {
+		return p.places[i], nil
 	}
 	// Its caller did not find it in the store, or need not look. What came
 	// since then is in seen.
-	if c.seen.has(&id) {
-		recorded, err := c.ledger.findDuplicate(s, id)
+	if c.seen.has(id) {
+		recorded, err := c.ledger.findDuplicate(s, *id)
 		if err != nil || recorded.Duplicate {
 			return recorded, err
 		}
 	}
 	index := c.base + int64(len(c.entries))
-	c.indexes[id] = index
-	c.entries = append(c.entries, newEntry{p.request, p.envelopes[i].Raw})
+	c.indexes[*id] = index
+	c.entries = append(c.entries, newEntry{p.request, id, p.envelopes[i].Raw})
 	return schema.Recorded{Index: index}, nil
 }
 
@@ -245,10 +248,22 @@ func (c *commit) seal() error {
 		return err
 	}
 	c.putErasures()
-	for id, index := range c.indexes {
-		c.puts = append(c.puts, engine.Put{Key: id.key(), Value: binary.BigEndian.AppendUint64(nil, uint64(index))})
-	}
+	c.putIdentities()
 	return c.sign()
+}
+
+// putIdentities writes where the entries are found again.
+func (c *commit) putIdentities() {
+	const size = len(dedupPrefix) + len(identity{}) + 8
+	all := make([]byte, 0, size*len(c.entries))
+	for i, e := range c.entries {
+		at := len(all)
+		all = append(append(all, dedupPrefix...), e.id[:]...)
+		all = binary.BigEndian.AppendUint64(all, uint64(c.base+int64(i)))
+		put := all[at:]
+		value := len(put) - 8
+		c.puts = append(c.puts, engine.Put{Key: put[:value:value], Value: put[value:]})
+	}
 }
 
 // clock is the time that the commit's entries are recorded at: UTC, to the
@@ -275,47 +290,84 @@ func (c *commit) putSegments() error {
 		return fmt.Errorf("making salts: %w", err)
 	}
 	headers := map[schema.Header][]byte{}
+	var parts []part
 	c.arena = c.arena[:0]
 	for next := 0; next < len(c.entries); {
-		first := c.base + int64(next)
-		var seg segment
-		var err error
-		if seg, next, err = c.fillSegment(next, salts, headers); err != nil {
+		p, err := c.part(next, headers)
+		if err != nil {
 			return err
 		}
-		c.puts = append(c.puts, engine.Put{Key: segmentKey(first), Value: seg})
+		parts = append(parts, p)
+		next = p.end
+	}
+	leaves := make([]commitment, len(c.entries))
+	c.fill(parts, salts, leaves)
+	c.leaves = make([]tlog.Hash, len(leaves))
+	c.puts = slices.Grow(c.puts, len(c.entries)+len(c.entries)/tileWidth+len(parts)+4)
+	for _, p := range parts {
+		c.puts = append(c.puts, engine.Put{Key: segmentKey(c.base + int64(p.first)), Value: p.segment})
+	}
+	for i, leaf := range leaves {
+		var err error
+		if c.leaves[i], err = c.tree.add(leaf); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// fillSegment makes one segment from entry next on and returns the entry after
-// it.
-func (c *commit) fillSegment(next int, salts []byte, headers map[schema.Header][]byte) (segment, int, error) {
-	end, size := next, 0
-	var encoded [maxSegmentEntries][]byte
-	for ; end < len(c.entries) && end-next < maxSegmentEntries; end++ {
-		header, err := c.header(c.entries[end].from, headers)
+// part is the part of a commit that one segment holds: its entries from first
+// up to but not including end.
+type part struct {
+	first, end int
+	headers    [maxSegmentEntries][]byte
+	segment    segment // empty, with room for the entries
+}
+
+// part plans the segment of the entries from next on.
+func (c *commit) part(next int, headers map[schema.Header][]byte) (part, error) {
+	p := part{first: next, end: next}
+	size := 0
+	for ; p.end < len(c.entries) && p.end-next < maxSegmentEntries; p.end++ {
+		header, err := c.header(c.entries[p.end].from, headers)
 		if err != nil {
-			return nil, 0, err
+			return part{}, err
 		}
-		n := recordOverhead + schema.SaltSize + len(header) + len(c.entries[end].envelope)
-		if end > next && size+n > maxSegmentBytes {
+		n := recordOverhead + schema.SaltSize + len(header) + len(c.entries[p.end].envelope)
+		if p.end > next && size+n > maxSegmentBytes {
 			break
 		}
 		size += n
-		encoded[end-next] = header
+		p.headers[p.end-next] = header
 	}
-	seg := segment(c.carve(size))
-	for i := next; i < end; i++ {
-		var leaf commitment
-		seg, leaf = seg.add(salts[i*schema.SaltSize:][:schema.SaltSize], encoded[i-next], c.entries[i].envelope)
-		hash, err := c.tree.add(leaf)
-		if err != nil {
-			return nil, 0, err
+	p.segment = c.carve(size)
+	return p, nil
+}
+
+// fill fills the segments of parts, several at once where there are several,
+// and sets leaves to the commitments of the entries. Copying and hashing
+// bodies is most of what there is to do between two transactions.
+func (c *commit) fill(parts []part, salts []byte, leaves []commitment) {
+	one := func(p *part) {
+		for i := p.first; i < p.end; i++ {
+			salt := salts[i*schema.SaltSize:][:schema.SaltSize]
+			p.segment, leaves[i] = p.segment.add(salt, p.headers[i-p.first], c.entries[i].envelope)
 		}
-		c.leaves = append(c.leaves, hash)
 	}
-	return seg, end, nil
+	if len(parts) == 1 {
+		one(&parts[0])
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(parts), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for n := int(next.Add(1)) - 1; n < len(parts); n = int(next.Add(1)) - 1 {
+				one(&parts[n])
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // carve returns an empty slice with room for size bytes. It is good until the
@@ -399,8 +451,8 @@ func (c *commit) store() error {
 		return err
 	}
 	c.last = c.now
-	for id := range c.indexes {
-		c.seen.add(&id)
+	for _, e := range c.entries {
+		c.seen.add(e.id)
 	}
 	c.ledger.beyond = nil
 	before := c.ledger.view.Swap(c.next)
@@ -413,15 +465,13 @@ func (c *commit) store() error {
 // answer tells each caller where its envelopes are.
 func (c *commit) answer() {
 	cp := c.ledger.view.Load().checkpoint
-	for _, a := range c.admitted {
-		a.receipt.Size = cp.Size
-		a.receipt.Checkpoint = cp.Note
-		for i := range a.receipt.Entries {
-			if at := a.receipt.Entries[i].Index - c.base; at >= 0 {
-				a.receipt.Entries[i].LeafHash = c.leaves[at]
+	for _, p := range c.admitted {
+		for i := range p.places {
+			if at := p.places[i].Index - c.base; at >= 0 {
+				p.places[i].LeafHash = c.leaves[at]
 			}
 		}
-		a.pending.reply(a.receipt, nil)
+		p.reply(schema.Receipt{Entries: p.places, Size: cp.Size, Checkpoint: cp.Note}, nil)
 	}
 }
 

@@ -446,7 +446,7 @@ func create(dir string, key note.Signer, g genesis, env schema.Envelope) error {
 		return err
 	}
 	l.identify(r)
-	p := &pending{request: r, answer: make(chan answer, 1)}
+	p := newPending(r)
 	if err := l.commit([]*pending{p}); err != nil {
 		l.release()
 		return err
