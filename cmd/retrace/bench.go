@@ -48,8 +48,9 @@ durable under a signed checkpoint before the call returns. The baseline commits
 the same keys and bytes in the same batches to a bare Badger store, with one
 4 KiB fdatasync a commit. The two take turns; a ratio is the median of the rounds.
 
-PER SECOND is with statements checked beforehand; CHECKED also decodes each
-statement in the call, as "retrace record" does.`,
+PER SECOND is with statements checked beforehand. CHECKED decodes each statement
+in the call, as "retrace record" does, and verifies the signature by its
+producer's key; SHARE is that of PER SECOND.`,
 		Example: "  retrace bench append\n  retrace bench append --callers 64 --entries 20000 -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,10 +93,10 @@ func (a *app) printAppend(cmd *cobra.Command, results []ledgerbench.Result) erro
 	if a.output == "json" {
 		return printJSON(cmd.OutOrStdout(), map[string]any{"results": results})
 	}
-	t := newTable(cmd.OutOrStdout(), "CALLERS", "PER SECOND", "RAW BADGER", "RATIO", "P50", "P99", "CHECKED", "RATIO")
+	t := newTable(cmd.OutOrStdout(), "CALLERS", "PER SECOND", "RAW BADGER", "RATIO", "P50", "P99", "CHECKED", "RATIO", "SHARE")
 	for _, r := range results {
 		t.row(fmt.Sprint(r.Callers), fmt.Sprintf("%.0f", r.PerSecond), fmt.Sprintf("%.0f", r.RawPerSecond), fmt.Sprintf("%.2f", r.Ratio),
-			fmt.Sprintf("%.2f ms", r.P50Ms), fmt.Sprintf("%.2f ms", r.P99Ms), fmt.Sprintf("%.0f", r.Checking), fmt.Sprintf("%.2f", r.CheckingRatio))
+			fmt.Sprintf("%.2f ms", r.P50Ms), fmt.Sprintf("%.2f ms", r.P99Ms), fmt.Sprintf("%.0f", r.Checking), fmt.Sprintf("%.2f", r.CheckingRatio), fmt.Sprintf("%.2f", r.CheckingShare))
 	}
 	return t.flush()
 }

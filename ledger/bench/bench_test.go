@@ -13,7 +13,7 @@ func TestAppend(t *testing.T) {
 	}
 	for i, callers := range []int{1, 16} {
 		r := results[i]
-		if r.Callers != callers || r.PerSecond <= 0 || r.RawPerSecond <= 0 || r.Ratio <= 0 || r.P50Ms <= 0 || r.P99Ms < r.P50Ms {
+		if r.Callers != callers || r.PerSecond <= 0 || r.RawPerSecond <= 0 || r.Ratio <= 0 || r.CheckingShare <= 0 || r.P50Ms <= 0 || r.P99Ms < r.P50Ms {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -34,6 +34,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportMetric(results[0].RawPerSecond, "raw-entries/s")
 			b.ReportMetric(results[0].Ratio, "ratio")
 			b.ReportMetric(results[0].CheckingRatio, "checking-ratio")
+			b.ReportMetric(results[0].CheckingShare, "checking-share")
 			b.ReportMetric(results[0].P99Ms, "p99-ms")
 		})
 	}
