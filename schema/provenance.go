@@ -145,7 +145,7 @@ func (p *Provenance) check() error {
 		return fieldErrorf("runDetails.builder.id", "missing")
 	}
 	for i, d := range p.BuildDefinition.ResolvedDependencies {
-		if d.Key() == "" && d.Name != "" {
+		if !d.identified() && d.Name != "" {
 			continue // a named dependency without digest or location: shown, joins nothing
 		}
 		if err := d.check(); err != nil {

@@ -49,6 +49,11 @@ func (d Descriptor) Key() Key {
 	return ""
 }
 
+// identified reports whether the descriptor has a key.
+func (d Descriptor) identified() bool {
+	return len(d.Digest) > 0 || len(d.Content) > 0 || d.URI != ""
+}
+
 // annotation returns the string annotation called name, or "".
 func (d Descriptor) annotation(name string) string {
 	s, _ := d.Annotations[name].(string)
@@ -56,7 +61,7 @@ func (d Descriptor) annotation(name string) string {
 }
 
 func (d Descriptor) check() error {
-	if d.Key() == "" {
+	if !d.identified() {
 		return fieldErrorf("", "has none of digest, uri and content")
 	}
 	if len(d.Content) > 0 && d.Digest[SHA256] != "" && BytesKey(d.Content) != Key(SHA256+":"+d.Digest[SHA256]) {
