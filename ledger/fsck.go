@@ -298,10 +298,10 @@ func (c *checker) checkBody(s engine.Snapshot, index int64, r record) error {
 		}
 		return c.noteErased(s, index, r.commitment)
 	}
-	if got := schema.Commitment(r.body); got != r.commitment {
-		return c.find(entryName(index), "its body hashes to %x, and its commitment is %x", got, r.commitment)
-	}
 	e, err := schema.ParseEntry(index, r.body)
+	if e.Commitment != r.commitment {
+		return c.find(entryName(index), "its body hashes to %x, and its commitment is %x", e.Commitment, r.commitment)
+	}
 	if err != nil {
 		return c.find(entryName(index), "%v", err)
 	}

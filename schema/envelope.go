@@ -86,24 +86,11 @@ func ParseEnvelope(raw []byte) (Envelope, error) {
 	if len(raw) > MaxEnvelope {
 		return Envelope{}, fieldErrorf("", "envelope is %d bytes; the limit is %d", len(raw), MaxEnvelope)
 	}
-	var probe bundleJSON
-	var env envelopeJSON
-	if err := decode(raw, &probe); err != nil {
+	env, certificate, err := decodeEnvelope(raw)
+	if err != nil {
 		return Envelope{}, err
 	}
-	e := Envelope{Raw: raw}
-	switch {
-	case strings.HasPrefix(probe.MediaType, "application/vnd.dev.sigstore.bundle"):
-		if probe.DSSE == nil {
-			return Envelope{}, fieldErrorf("dsseEnvelope", "missing; a Sigstore bundle over a bare message signature states nothing")
-		}
-		env = *probe.DSSE
-		e.Certificate = probe.leafCertificate()
-	default:
-		if err := decode(raw, &env); err != nil {
-			return Envelope{}, err
-		}
-	}
+	e := Envelope{Raw: raw, Certificate: certificate}
 	if env.PayloadType == "" {
 		return Envelope{}, fieldErrorf("payloadType", "missing; want %q", PayloadType)
 	}
@@ -111,7 +98,6 @@ func ParseEnvelope(raw []byte) (Envelope, error) {
 		return Envelope{}, fieldErrorf("payload", "missing")
 	}
 	e.PayloadType = env.PayloadType
-	var err error
 	if e.Payload, err = decodeBase64(env.Payload); err != nil {
 		return Envelope{}, fieldErrorf("payload", "%v", err)
 	}
@@ -133,6 +119,35 @@ func ParseEnvelope(raw []byte) (Envelope, error) {
 		e.Signatures = append(e.Signatures, Signature{KeyID: s.KeyID, Sig: sig})
 	}
 	return e, nil
+}
+
+// decodeEnvelope decodes an envelope, or the one in a Sigstore bundle with the
+// bundle's certificate.
+func decodeEnvelope(raw []byte) (env envelopeJSON, certificate []byte, err error) {
+	// Most are bare envelopes, which are decoded once. What has any member of a
+	// bundle, or does not decode, is looked at again, as one and as the other.
+	var bare struct {
+		envelopeJSON
+		MediaType            jsontext.Value `json:"mediaType"`
+		DSSE                 jsontext.Value `json:"dsseEnvelope"`
+		MessageSignature     jsontext.Value `json:"messageSignature"`
+		VerificationMaterial jsontext.Value `json:"verificationMaterial"`
+	}
+	if decode(raw, &bare) == nil && bare.MediaType == nil && bare.DSSE == nil && bare.MessageSignature == nil && bare.VerificationMaterial == nil {
+		return bare.envelopeJSON, nil, nil
+	}
+	var probe bundleJSON
+	if err := decode(raw, &probe); err != nil {
+		return env, nil, err
+	}
+	if !strings.HasPrefix(probe.MediaType, "application/vnd.dev.sigstore.bundle") {
+		err := decode(raw, &env)
+		return env, nil, err
+	}
+	if probe.DSSE == nil {
+		return env, nil, fieldErrorf("dsseEnvelope", "missing; a Sigstore bundle over a bare message signature states nothing")
+	}
+	return *probe.DSSE, probe.leafCertificate(), nil
 }
 
 func (b *bundleJSON) leafCertificate() []byte {

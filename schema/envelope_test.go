@@ -58,6 +58,34 @@ func TestBothBase64Alphabets(t *testing.T) {
 	}
 }
 
+// TestParseEnvelopeBesideABundle has bare envelopes with members of a bundle,
+// and a bundle with members of a bare envelope.
+func TestParseEnvelopeBesideABundle(t *testing.T) {
+	const bundle = `"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"`
+	for raw, want := range map[string]string{
+		`{"payloadType":"t","payload":"AA==","signatures":[],"mediaType":"x"}`:                                                               "t",
+		`{"payloadType":"t","payload":"AA==","signatures":[],"mediaType":null}`:                                                              "t",
+		`{"payloadType":"t","payload":"AA==","signatures":[],"messageSignature":{}}`:                                                         "t",
+		`{"payloadType":"t","payload":"AA==","signatures":[],"dsseEnvelope":{"payloadType":"u","payload":"AQ==","signatures":[]}}`:           "t",
+		`{"payloadType":"t","payload":7,` + bundle + `,"dsseEnvelope":{"payloadType":"u","payload":"AQ==","signatures":[]}}`:                 "u",
+		`{"payloadType":"t","payload":"AA==","signatures":[],"verificationMaterial":7}`:                                                      "verificationMaterial: a JSON number is not allowed here",
+		`{"payloadType":"t","payload":"AA==","signatures":[],"mediaType":"x","unknown":{"payload":"AQ=="}}`:                                  "t",
+		`{"payloadType":"t","payload":7,"signatures":[],"mediaType":"x"}`:                                                                    "payload: a JSON number is not allowed here",
+		`{"payloadType":"t","payload":"AA==","signatures":[],` + bundle + `}`:                                                                "dsseEnvelope: missing; a Sigstore bundle over a bare message signature states nothing",
+		`{` + bundle + `,"dsseEnvelope":{"payloadType":"u","payload":"AQ==","signatures":[]},"messageSignature":{"signature":"AA=="}}`:       "u",
+		`{` + bundle + `,"dsseEnvelope":{"payloadType":"u","payload":"AQ==","signatures":[]},"payloadType":"t","payload":"","signatures":7}`: "u",
+	} {
+		env, err := ParseEnvelope([]byte(raw))
+		got := env.PayloadType
+		if err != nil {
+			got = message(err)
+		}
+		if got != want {
+			t.Errorf("ParseEnvelope(%s)\n got: %s\nwant: %s", raw, got, want)
+		}
+	}
+}
+
 func TestParseEnvelopeRefuses(t *testing.T) {
 	sigs := func(n int) string { return strings.TrimSuffix(strings.Repeat(`{"sig":"AA=="},`, n), ",") }
 	for raw, want := range map[string]string{
