@@ -56,7 +56,7 @@ func (l *Ledger) run() {
 			l.stop(fmt.Errorf("%s: %w: %w", l.dir, ErrStopped, err), group)
 			return
 		}
-		if !full && l.committer.seen.added >= seenEnough {
+		if !full && l.committer.seen.worthFilling(l.Size()) {
 			full = true
 			filling.Go(func() { l.fillSeen(ctx) })
 		}

@@ -116,7 +116,8 @@ func ReadBackup(r io.Reader, key note.Verifier) (entries int64, err error) {
 	}
 }
 
-// SeenEnough is after how many appends a ledger reads its index of duplicates.
+// SeenEnough is after how many appends a small ledger reads its index of
+// duplicates.
 const SeenEnough = seenEnough
 
 // FillSeen makes l know every identity that it holds, as many appends do.

@@ -30,10 +30,15 @@ type seen struct {
 
 const (
 	firstLayer = 1 << 16 // identities
-	// seenEnough is after how many new entries it is worth reading the index of
-	// duplicates once. A command that appends a few never does.
-	seenEnough = 1 << 14
+	seenEnough = 1 << 12 // entries
 )
+
+// worthFilling reports whether so much was added that the index of duplicates
+// of a ledger of the given size is worth reading: a key read in order costs a
+// tenth of one looked for. A command that appends a few never reads it.
+func (s *seen) worthFilling(size int64) bool {
+	return s.added >= seenEnough && int64(s.added) >= size/16
+}
 
 // has reports whether id may be in the set.
 func (s *seen) has(id *identity) bool {
