@@ -85,7 +85,7 @@ func (l *Ledger) checkErasure(ctx context.Context, index int64, env schema.Envel
 	r.erases = index
 	r.bytes += maxSegmentBytes // of the segment that is written again
 	l.identify(r)
-	p := &pending{request: r, answer: make(chan answer, 1)}
+	p := newPending(r)
 	return p, l.lookUp(ctx, p)
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"runtime"
 	"runtime/debug"
 
 	"github.com/dgraph-io/badger/v4"
@@ -116,10 +115,7 @@ func guard(err *error) func() {
 	return func() {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
-			*err = errUnreadable
-			if e, ok := r.(error); ok && !errors.As(e, new(runtime.Error)) {
-				*err = fmt.Errorf("%w: %w", errUnreadable, e)
-			}
+			*err = fmt.Errorf("%w: %v", errUnreadable, r)
 		}
 	}
 }
