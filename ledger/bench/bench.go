@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/engine"
@@ -141,38 +143,48 @@ func median(s []float64) float64 {
 
 // newLedger makes a ledger with new keys and opens it.
 func newLedger(dir string) (*ledger.Ledger, error) {
+	signer, _, err := create(dir)
+	if err != nil {
+		return nil, err
+	}
+	return ledger.Open(dir, signer, nil)
+}
+
+// create makes a ledger with new keys and returns those of its log.
+func create(dir string) (note.Signer, note.Verifier, error) {
 	const origin = "retrace.example/bench"
 	key, err := keys.Generate()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	signer, err := key.NoteSigner(origin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	vkey, err := key.VKey(origin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, nil, err
 	}
 	observer, err := key.PublicPEM()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	subject := schema.BytesKey([]byte(vkey))
 	s, err := schema.NewStatement(schema.GenesisV1,
 		schema.Genesis{Format: 1, Origin: origin, LogKey: vkey, ObserverKey: observer},
 		schema.Descriptor{Digest: schema.DigestSet{subject.Algorithm(): subject.Hex()}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	genesis, err := key.SignStatement(s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := ledger.Create(dir, signer, genesis); err != nil {
-		return nil, err
-	}
-	return ledger.Open(dir, signer, nil)
+	return signer, verifier, ledger.Create(dir, signer, genesis)
 }
 
 // prepared is an envelope that the ledger has checked.
