@@ -143,20 +143,21 @@ func median(s []float64) float64 {
 
 // newLedger makes a ledger with new keys and opens it.
 func newLedger(dir string) (*ledger.Ledger, error) {
-	signer, _, err := create(dir)
+	key, err := keys.Generate()
+	if err != nil {
+		return nil, err
+	}
+	signer, _, err := create(dir, key)
 	if err != nil {
 		return nil, err
 	}
 	return ledger.Open(dir, signer, nil)
 }
 
-// create makes a ledger with new keys and returns those of its log.
-func create(dir string) (note.Signer, note.Verifier, error) {
+// create makes a ledger whose observer and log have the same key and returns
+// those of its log.
+func create(dir string, key *keys.Private) (note.Signer, note.Verifier, error) {
 	const origin = "retrace.example/bench"
-	key, err := keys.Generate()
-	if err != nil {
-		return nil, nil, err
-	}
 	signer, err := key.NoteSigner(origin)
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 func TestAppend(t *testing.T) {
@@ -74,7 +77,11 @@ func TestGrowTooSmall(t *testing.T) {
 }
 
 func TestContest(t *testing.T) {
-	c, err := NewContest(t.TempDir())
+	key, err := keys.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewContest(t.TempDir(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +90,11 @@ func TestContest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	turn, batches, err := c.Ledger(t.Context(), 8, envs)
+	calls := [][]schema.Envelope{envs[:7]}
+	for i := range envs[7:] {
+		calls = append(calls, envs[7+i:8+i])
+	}
+	turn, batches, err := c.Append(t.Context(), 8, calls)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +102,8 @@ func TestContest(t *testing.T) {
 	for _, b := range batches {
 		n += b
 	}
-	if n != 50 || len(turn.Each) != 50 || turn.Took <= 0 {
-		t.Errorf("%d entries in batches, %d calls in %s; want 50 of each", n, len(turn.Each), turn.Took)
+	if n != 50 || len(turn.Each) != 44 || turn.Took <= 0 || c.Log.Size() != 51 {
+		t.Errorf("%d entries in batches, %d calls in %s, %d entries with the genesis; want 50, 44 and 51", n, len(turn.Each), turn.Took, c.Log.Size())
 	}
 	if raw, err := c.Raw(envs, batches); err != nil || raw.Took <= 0 {
 		t.Errorf("Raw: %v, %v", raw.Took, err)
@@ -105,7 +116,11 @@ func BenchmarkProveOpen(b *testing.B) {
 	for _, size := range []int64{1e3, 1e5} {
 		b.Run(fmt.Sprintf("size=%.0e", float64(size)), func(b *testing.B) {
 			dir := filepath.Join(b.TempDir(), "ledger")
-			signer, verifier, err := create(dir)
+			key, err := keys.Generate()
+			if err != nil {
+				b.Fatal(err)
+			}
+			signer, verifier, err := create(dir, key)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 	"github.com/retrace-ledger/retrace/schema"
@@ -82,7 +83,11 @@ func Grow(ctx context.Context, dir string, entries int64, report func(done int64
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	dir = filepath.Join(scratch, "ledger")
-	signer, verifier, err := create(dir)
+	key, err := keys.Generate()
+	if err != nil {
+		return g, err
+	}
+	signer, verifier, err := create(dir, key)
 	if err != nil {
 		return g, err
 	}
