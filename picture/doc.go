@@ -6,6 +6,8 @@
 // is nothing but the tool of a step, or another digest of the same bytes, is
 // not a box of its own.
 //
+// Charts are pictures of measurements, for a page.
+//
 // Everything that is drawn comes from statements that anybody may have
 // written. Names are escaped for each format, and characters that would move a
 // terminal's cursor or turn the direction of text are shown as codes.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -31,7 +32,6 @@ type Growth struct {
 	TookS     float64   `json:"tookS"`         // with making and checking what is appended
 
 	IdleBytes     int64 `json:"idleBytes"`     // anonymous memory, loaded and idle
-	OpenedBytes   int64 `json:"openedBytes"`   // the same, opened again
 	DiskBytes     int64 `json:"diskBytes"`     // that the closed ledger takes
 	EnvelopeBytes int64 `json:"envelopeBytes"` // that were appended
 
@@ -180,9 +180,6 @@ func (g *Growth) ask(ctx context.Context, dir string, signer note.Signer, verifi
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	g.OpenMs = ms(time.Since(began))
-	if g.OpenedBytes, err = idleMemory(); err != nil {
-		return err
-	}
 	return g.prove(ctx, l, verifier)
 }
 
@@ -211,25 +208,31 @@ func (g *Growth) prove(ctx context.Context, l *ledger.Ledger, verifier note.Veri
 		return err
 	}
 	const rounds = 10
+	proofs := make([]verify.Proof, len(samples))
 	for i := range rounds * len(samples) {
-		e := samples[i%len(samples)]
+		i %= len(samples)
+		began := time.Now()
+		proofs[i], err = l.Proof(ctx, samples[i].Index)
+		made = append(made, time.Since(began))
+		if err != nil {
+			return err
+		}
+	}
+	for i := range rounds * len(samples) {
+		i %= len(samples)
+		e, p := samples[i], proofs[i]
 		t0 := time.Now()
-		p, err := l.Proof(ctx, e.Index)
+		err := tlog.CheckRecord(p.Hashes, signed.Size, signed.Root, e.Index, tlog.RecordHash(e.Commitment[:]))
 		t1 := time.Now()
 		if err != nil {
 			return err
 		}
-		err = tlog.CheckRecord(p.Hashes, signed.Size, signed.Root, e.Index, tlog.RecordHash(e.Commitment[:]))
+		_, err = p.Verify(e.Commitment, verifier)
 		t2 := time.Now()
 		if err != nil {
 			return err
 		}
-		_, err = p.Verify(e.Commitment, verifier)
-		t3 := time.Now()
-		if err != nil {
-			return err
-		}
-		made, verified, checked = append(made, t1.Sub(t0)), append(verified, t2.Sub(t1)), append(checked, t3.Sub(t2))
+		verified, checked = append(verified, t1.Sub(t0)), append(checked, t2.Sub(t1))
 	}
 	g.ProveColdUs, g.ProveUs, g.VerifyUs, g.CheckUs = us(middle(cold)), us(middle(made)), us(middle(verified)), us(middle(checked))
 	return nil
@@ -246,6 +249,7 @@ func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond)
 // idleMemory is the anonymous memory of the process once garbage has been
 // collected and given back, as it is some minutes after the load.
 func idleMemory() (int64, error) {
+	runtime.GC() // some of it goes only after finalizers ran
 	debug.FreeOSMemory()
 	return anonymous()
 }
