@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures again what docs/performance.md shows, writes the tables to
-# bench/results and docs/performance.md and the picture to docs/images. It takes
-# about half an hour of a machine that does nothing else, and 3 GB of disk.
+# Measures again what docs/performance.md shows and writes the tables into it,
+# the picture into docs/images and what that is drawn from into bench/results. It
+# takes about half an hour of a machine that does nothing else, and 3 GB of disk.
 #
 # Usage: bench/run.sh [append] [peers] [models] [lineage] [growth]
 #        SIZES="1e7" bench/run.sh growth       one more size; 25 GB of disk
@@ -16,8 +16,9 @@ root=$PWD page=$PWD/docs/performance.md results=$PWD/bench/results
 sizes=${SIZES-1e4 1e5 1e6}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-go build -trimpath -o "$work/retrace" ./cmd/retrace
-(cd bench && go build -trimpath -o "$work/bench" .)
+mkdir -p "$results" "$root/docs/images"
+go build -o "$work/retrace" ./cmd/retrace
+(cd bench && go build -o "$work/bench" .)
 cd "${SCRATCH:-$root}"
 
 # shown COMMAND… prints a command and what it prints, fenced.
@@ -57,9 +58,9 @@ growth() {
 	printf '```\n\n![Rate, memory, disk, opening, proofs and fsck over the number of entries](images/growth.svg)\n'
 }
 
-# insert NAME puts results/NAME.md between the comments that name it.
+# insert NAME puts what was measured between the comments that name it.
 insert() {
-	awk -v name="$1" -v file="$results/$1.md" '
+	awk -v name="$1" -v file="$work/$1.md" '
 		$0 == "<!-- end " name " -->" { inside = 0 }
 		!inside { print }
 		$0 == "<!-- begin " name " -->" { inside = 1; while ((getline line < file) > 0) print line }
@@ -81,6 +82,5 @@ for name in machine "${what[@]}"; do
 	esac
 	echo "run.sh: $name" >&2
 	"$name" >"$work/$name.md"
-	mv "$work/$name.md" "$results/$name.md"
 	insert "$name"
 done
