@@ -114,20 +114,17 @@ func writeNew(file string, fill func(io.Writer) error) (err error) {
 		return err
 	}
 	// A link refuses to replace, which a rename does not.
-	if err := os.Link(partial, file); err == nil || errors.Is(err, fs.ErrExist) {
-		return errors.Join(err, onlyIf(err == nil, func() error { return os.Remove(partial) }), syncDir(filepath.Dir(file)))
+	err = os.Link(partial, file)
+	switch {
+	case err == nil:
+		err = os.Remove(partial)
+	case !errors.Is(err, fs.ErrExist): // a file system without links
+		err = os.Rename(partial, file)
 	}
-	if err := os.Rename(partial, file); err != nil { // a file system without links
+	if err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(file))
-}
-
-func onlyIf(yes bool, fn func() error) error {
-	if !yes {
-		return nil
-	}
-	return fn()
 }
 
 // syncDir makes a new name in dir durable.
