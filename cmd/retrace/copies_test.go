@@ -127,7 +127,7 @@ func TestMirrorProcessKilled(t *testing.T) {
 	mirror := filepath.Join(work, "mirror")
 	args := []string{"--dir", mirror, "mirror", url, "--once", "--key", filepath.Join(dir, ".retrace", "log.vkey")}
 	kills := 0
-	for wait := 20 * time.Millisecond; ; wait += 20 * time.Millisecond {
+	for wait := 20 * time.Millisecond; ; wait += wait / 2 {
 		cmd := retraceCommand(t, work, args...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
