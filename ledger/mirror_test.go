@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -38,7 +39,7 @@ func (r *remote) Checkpoint(context.Context) ([]byte, error) {
 
 func (r *remote) Tile(_ context.Context, t tlog.Tile) ([]byte, error) {
 	w := httptest.NewRecorder()
-	r.l.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/"+torchwood.TilePath(t), nil))
+	r.l.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/"+torchwood.TilePath(t), nil))
 	if w.Code != 200 {
 		return nil, fmt.Errorf("%s: %w", torchwood.TilePath(t), ledger.ErrNotFound)
 	}

@@ -290,9 +290,9 @@ func (r *recovering) finds(secret []byte) bool {
 	if err != nil {
 		return false
 	}
-	return r.own.view(func(s engine.Snapshot) error {
+	return r.own.look(func(s engine.Snapshot) error {
 		return s.Get(identify(secret, e.Header.Namespace, e.Envelope.Identity(g.observerID)).key(), func([]byte) error { return nil })
-	}) == nil
+	})
 }
 
 // complete adds what is not an entry, and publishes.
@@ -301,7 +301,7 @@ func (r *recovering) complete() error {
 		r.lose(index, "it has no body, and no entry says that it was erased")
 	}
 	if r.recv.secret != nil {
-		r.own.view(func(s engine.Snapshot) error {
+		r.own.look(func(s engine.Snapshot) error {
 			for key, value := range duplicates(s) {
 				if index := int64(binary.BigEndian.Uint64(value)); r.recv.gone[index] && r.Secret == "" {
 					r.recv.put(slices.Clone(key), slices.Clone(value))

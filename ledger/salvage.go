@@ -39,14 +39,14 @@ func openSalvage(dir string, v note.Verifier) *salvage {
 		return &salvage{}
 	}
 	s := &salvage{engine: e}
-	s.view(func(snap engine.Snapshot) error {
+	s.look(func(snap engine.Snapshot) error {
 		stored, _, err := readState(snap, v)
 		if err == nil {
 			s.stored = stored
 		}
 		return nil
 	})
-	s.view(func(snap engine.Snapshot) error {
+	s.look(func(snap engine.Snapshot) error {
 		target, err := readTarget(snap, v)
 		if err == nil {
 			s.target = target
@@ -63,13 +63,10 @@ func (s *salvage) close() error {
 	return s.engine.Close()
 }
 
-// view calls fn with what there is. What cannot be read is not there, whatever
-// the engine says about it.
-func (s *salvage) view(fn func(engine.Snapshot) error) error {
-	if s.engine == nil {
-		return engine.ErrNotFound
-	}
-	return s.engine.View(fn)
+// look calls fn with what there is and reports whether all of it could be
+// read. What cannot be read is not there, whatever the engine says about it.
+func (s *salvage) look(fn func(engine.Snapshot) error) bool {
+	return s.engine != nil && s.engine.View(fn) == nil
 }
 
 // at is the record of entry index, if it is there. From call to call, index
@@ -99,7 +96,7 @@ func (s *salvage) loaded(index int64) (record, bool) {
 // load reads the segment that entry index should be in.
 func (s *salvage) load(index int64) {
 	s.records = nil
-	s.view(func(snap engine.Snapshot) error {
+	s.look(func(snap engine.Snapshot) error {
 		return findSegment(snap, index, func(first int64, seg segment) error {
 			s.first = first
 			for rec, err := range segment(slices.Clone(seg)).records() {
@@ -116,7 +113,7 @@ func (s *salvage) load(index int64) {
 // nextFrom is where the next segment behind index begins.
 func (s *salvage) nextFrom(index int64) int64 {
 	next := int64(math.MaxInt64)
-	err := s.view(func(snap engine.Snapshot) error {
+	ok := s.look(func(snap engine.Snapshot) error {
 		for item, err := range snap.Ascend(segmentKey(index+1), prefixEnd(segmentPrefix)) {
 			if err != nil {
 				return err
@@ -126,7 +123,7 @@ func (s *salvage) nextFrom(index int64) int64 {
 		}
 		return nil
 	})
-	if err != nil && s.engine != nil {
+	if !ok && s.engine != nil {
 		return index + 1
 	}
 	return next
@@ -134,15 +131,15 @@ func (s *salvage) nextFrom(index int64) int64 {
 
 // erased says whether the store says that entry index was erased.
 func (s *salvage) erased(index int64) bool {
-	return s.view(func(snap engine.Snapshot) error {
+	return s.look(func(snap engine.Snapshot) error {
 		return snap.Get(erasedKey(index), func([]byte) error { return nil })
-	}) == nil
+	})
 }
 
 // commitment is that of entry index as the tiles have it, if tile and entry
 // bundle agree on it.
 func (s *salvage) commitment(index int64) (c commitment, ok bool) {
-	s.view(func(snap engine.Snapshot) error {
+	s.look(func(snap engine.Snapshot) error {
 		leaves, err := readBundle(snap, index/tileWidth)
 		if err != nil {
 			return err
@@ -161,17 +158,20 @@ func (s *salvage) commitment(index int64) (c commitment, ok bool) {
 // cursors are the sealed cursors that can be read, by key.
 func (s *salvage) cursors() map[string][]byte {
 	out := map[string][]byte{}
-	s.view(func(snap engine.Snapshot) error {
+	s.look(func(snap engine.Snapshot) error {
 		for item, err := range snap.Ascend([]byte(cursorPrefix), prefixEnd(cursorPrefix)) {
 			if err != nil {
 				return err
 			}
-			item.Value(func(value []byte) error {
+			err = item.Value(func(value []byte) error {
 				if _, err := unseal(value); err == nil {
 					out[string(item.Key())] = slices.Clone(value)
 				}
 				return nil
 			})
+			if err != nil {
+				continue // this one is lost
+			}
 		}
 		return nil
 	})
