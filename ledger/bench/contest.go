@@ -109,4 +109,10 @@ func (c *Contest) Raw(envs []schema.Envelope, commits []int) (Turn, error) {
 
 // Envelopes makes n different envelopes of about 1.7 KB, signed by a key that
 // no ledger knows.
-func Envelopes(n int) ([]schema.Envelope, error) { return envelopes(n) }
+func Envelopes(n int) ([]schema.Envelope, error) {
+	producer, err := keys.Generate()
+	if err != nil {
+		return nil, err
+	}
+	return envelopes(producer, n)
+}

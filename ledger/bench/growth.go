@@ -114,6 +114,10 @@ func Grow(ctx context.Context, dir string, entries int64, report func(done int64
 
 // fill appends the entries and leaves the ledger closed.
 func (g *Growth) fill(ctx context.Context, dir string, signer note.Signer, report func(int64)) (err error) {
+	producer, err := keys.Generate()
+	if err != nil {
+		return err
+	}
 	l, err := ledger.Open(dir, signer, nil)
 	if err != nil {
 		return err
@@ -128,7 +132,7 @@ func (g *Growth) fill(ctx context.Context, dir string, signer note.Signer, repor
 		size := upTo - done
 		var took time.Duration
 		for done < upTo {
-			t, n, err := g.appendChunk(ctx, l, int(min(growChunk, upTo-done)))
+			t, n, err := g.appendChunk(ctx, l, producer, int(min(growChunk, upTo-done)))
 			if err != nil {
 				return err
 			}
@@ -148,8 +152,8 @@ func (g *Growth) fill(ctx context.Context, dir string, signer note.Signer, repor
 	return err
 }
 
-func (g *Growth) appendChunk(ctx context.Context, l *ledger.Ledger, n int) (time.Duration, int64, error) {
-	hot, err := prepare(l, n)
+func (g *Growth) appendChunk(ctx context.Context, l *ledger.Ledger, producer *keys.Private, n int) (time.Duration, int64, error) {
+	hot, err := prepare(l, producer, n)
 	if err != nil {
 		return 0, 0, err
 	}
