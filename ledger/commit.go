@@ -30,7 +30,8 @@ type committer struct {
 	step   func(string) error
 	free   func(dir string) (uint64, error)
 	seen   seen
-	arena  []byte // that segments are made in, again and again
+	arena  []byte     // that segments are made in, again and again
+	small  segmentRun // at the end of the store
 }
 
 // checkpointWriter makes a signed note durable outside the store.
@@ -92,6 +93,7 @@ func (l *Ledger) commit(group []*pending) error {
 				p.reply(schema.Receipt{}, fmt.Errorf("appending to %s: %w", l.dir, err))
 			}
 		}
+		c.fold(s)
 		return nil
 	})
 	if err != nil {
@@ -305,7 +307,9 @@ func (c *commit) putSegments() error {
 	c.leaves = make([]tlog.Hash, len(leaves))
 	c.puts = slices.Grow(c.puts, len(c.entries)+len(c.entries)/tileWidth+len(parts)+4)
 	for _, p := range parts {
-		c.puts = append(c.puts, engine.Put{Key: segmentKey(c.base + int64(p.first)), Value: p.segment})
+		first := c.base + int64(p.first)
+		c.puts = append(c.puts, engine.Put{Key: segmentKey(first), Value: p.segment})
+		c.note(first, p.end-p.first, len(p.segment))
 	}
 	for i, leaf := range leaves {
 		var err error

@@ -203,6 +203,9 @@ func (l *Ledger) recover(signed []verify.Checkpoint, file *checkpointFile) error
 			return l.stepBack(s, newest)
 		}
 		l.committer.tree, l.committer.last = t, at
+		if l.committer.small, err = lastRun(s, stored.Size); err != nil {
+			return err
+		}
 		if stored.Size > newest.Size {
 			return file.write(stored.Note)
 		}

@@ -73,6 +73,12 @@ func (e *badgerEngine) Commit(puts []Put) (err error) {
 	txn := e.db.NewTransaction(true)
 	defer txn.Discard()
 	for _, p := range puts {
+		if p.Value == nil {
+			if err := txn.Delete(p.Key); err != nil {
+				return fmt.Errorf("removing %q: %w", p.Key, err)
+			}
+			continue
+		}
 		if err := txn.Set(p.Key, p.Value); err != nil {
 			return fmt.Errorf("putting %d bytes under %q: %w", len(p.Value), p.Key, err)
 		}

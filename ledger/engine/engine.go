@@ -26,8 +26,8 @@ type Engine interface {
 	Close() error
 }
 
-// Put is one key and its new value. Both belong to the engine until Commit
-// returns.
+// Put is one key and its new value; nil for none any more. Both belong to the
+// engine until Commit returns.
 type Put struct {
 	Key, Value []byte
 }

@@ -17,6 +17,7 @@ import (
 func Test(t *testing.T, open func(dir string) (engine.Engine, error)) {
 	for name, test := range map[string]func(*testing.T, *world){
 		"Get":        testGet,
+		"Remove":     testRemove,
 		"Reopen":     testReopen,
 		"Ascend":     testAscend,
 		"Descend":    testDescend,
@@ -70,6 +71,38 @@ func (w *world) put(t *testing.T, pairs ...string) {
 	}
 	if err := w.Commit(puts); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// testRemove removes a key in the commit that adds another.
+func testRemove(t *testing.T, w *world) {
+	w.put(t, "a", "1", "b", "", "c", "3")
+	if err := w.Commit([]engine.Put{{Key: []byte("a")}, {Key: []byte("d"), Value: []byte("4")}, {Key: []byte("never there")}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []string{"open", "reopened"} {
+		err := w.View(func(s engine.Snapshot) error {
+			for key, want := range map[string]string{"a": "-", "b": "", "c": "3", "d": "4"} {
+				if got := get(t, s, key); got != want {
+					t.Errorf("%s: %q is %q, want %q", state, key, got, want)
+				}
+			}
+			var keys []string
+			for item, err := range s.Ascend([]byte("a"), []byte("z")) {
+				if err != nil {
+					return err
+				}
+				keys = append(keys, string(item.Key()))
+			}
+			if diff := cmp.Diff([]string{"b", "c", "d"}, keys); diff != "" {
+				t.Errorf("%s: keys: %s", state, diff)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.reopen(t)
 	}
 }
 
