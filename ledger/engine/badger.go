@@ -25,7 +25,8 @@ const (
 
 // badgerEngine is an Engine on Badger.
 type badgerEngine struct {
-	db *badger.DB
+	db  *badger.DB
+	log *watchedLog
 }
 
 // OpenBadger opens the Badger store in dir, which must exist, and makes one
@@ -43,7 +44,6 @@ func OpenBadger(dir string) (Engine, error) {
 
 func badgerOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(nil).
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // there is one writer
 		WithCompression(options.None).
@@ -61,11 +61,12 @@ func openBadger(dir string, opt badger.Options) (e *badgerEngine, err error) {
 	if err := checkTables(opt.Dir); err != nil {
 		return nil, err
 	}
-	db, err := badger.Open(opt)
+	log := &watchedLog{}
+	db, err := badger.Open(opt.WithLogger(log))
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)
 	}
-	return &badgerEngine{db: db}, nil
+	return &badgerEngine{db: db, log: log}, nil
 }
 
 func (e *badgerEngine) Commit(puts []Put) (err error) {
@@ -84,6 +85,11 @@ func (e *badgerEngine) Commit(puts []Put) (err error) {
 		}
 	}
 	if err := txn.Commit(); err != nil {
+		return fmt.Errorf("committing %d keys: %w", len(puts), err)
+	}
+	// Badger syncs its value log before Commit returns, and only logs it when
+	// that fails.
+	if err := e.log.failure(); err != nil {
 		return fmt.Errorf("committing %d keys: %w", len(puts), err)
 	}
 	return nil
