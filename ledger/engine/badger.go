@@ -36,7 +36,7 @@ func OpenBadger(dir string) (Engine, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
 	}
-	if err := shieldValueLog(dir); err != nil {
+	if err := errors.Join(dropEmptyLogs(dir), shieldValueLog(dir)); err != nil {
 		return nil, err
 	}
 	return openBadger(dir, badgerOptions(dir))

@@ -174,45 +174,52 @@ func damage(t *testing.T, dir, pattern string, at int64) {
 	}
 }
 
-// TestOpenAfterCrashedLog opens a store in which a value log was made and its
-// header not written, as a crash or a full disk leaves it.
+// TestOpenAfterCrashedLog opens a store in which a log was made and its header
+// not written, as a crash, a full disk or a failed call leaves it.
 func TestOpenAfterCrashedLog(t *testing.T) {
-	for _, left := range []int{0, 7} {
-		dir := t.TempDir()
-		put := engine.Put{Key: []byte("key"), Value: bytes.Repeat([]byte("v"), 100<<10)}
-		e, err := engine.OpenBadger(dir)
-		if err != nil {
-			t.Fatal(err)
+	for _, log := range []string{"000009.vlog", "00009.mem"} {
+		for _, left := range []int{0, 7} {
+			openAfterCrashedLog(t, log, left)
 		}
-		if err := e.Commit([]engine.Put{put}); err != nil {
-			t.Fatal(err)
+	}
+}
+
+func openAfterCrashedLog(t *testing.T, log string, left int) {
+	t.Helper()
+	dir := t.TempDir()
+	put := engine.Put{Key: []byte("key"), Value: bytes.Repeat([]byte("v"), 100<<10)}
+	e, err := engine.OpenBadger(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Commit([]engine.Put{put}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, log), make([]byte, left), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func(string) (engine.Engine, error){"inspect": engine.InspectBadger, "open": engine.OpenBadger} {
+		e, err := open(dir)
+		if err != nil {
+			t.Errorf("%s with %s of %d bytes: %v", name, log, left, err)
+			continue
+		}
+		err = e.View(func(s engine.Snapshot) error {
+			return s.Get(put.Key, func(v []byte) error {
+				if !bytes.Equal(v, put.Value) {
+					return fmt.Errorf("%q has another value", put.Key)
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			t.Errorf("%s with %s of %d bytes: %v", name, log, left, err)
 		}
 		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "000009.vlog"), make([]byte, left), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		for name, open := range map[string]func(string) (engine.Engine, error){"inspect": engine.InspectBadger, "open": engine.OpenBadger} {
-			e, err := open(dir)
-			if err != nil {
-				t.Errorf("%s with a log of %d bytes: %v", name, left, err)
-				continue
-			}
-			err = e.View(func(s engine.Snapshot) error {
-				return s.Get(put.Key, func(v []byte) error {
-					if !bytes.Equal(v, put.Value) {
-						return fmt.Errorf("%q has another value", put.Key)
-					}
-					return nil
-				})
-			})
-			if err != nil {
-				t.Errorf("%s with a log of %d bytes: %v", name, left, err)
-			}
-			if err := e.Close(); err != nil {
-				t.Errorf("closing after %s with a log of %d bytes: %v", name, left, err)
-			}
+			t.Errorf("closing after %s with %s of %d bytes: %v", name, log, left, err)
 		}
 	}
 }

@@ -83,11 +83,12 @@ func mirror(dir, scratch string) (closed bool, err error) {
 			return false, err
 		}
 		kind := filepath.Ext(f.Name())
-		logs = logs || kind == ".mem"
+		empty := (kind == ".mem" || kind == ".vlog") && info.Size() < logHeader // see dropEmptyLogs
+		logs = logs || kind == ".mem" && !empty
 		manifest = manifest || f.Name() == badger.ManifestFilename
 		switch {
 		case f.Name() == "LOCK" || f.Name() == "DISCARD": // not data
-		case kind == ".vlog" && info.Size() < logHeader: // see shieldValueLog
+		case empty:
 		case kind == ".sst", kind == ".vlog" && info.Size() > linkAbove:
 			err = os.Symlink(from, to)
 		default:
@@ -151,9 +152,6 @@ const logHeader = 20
 // the newest through when it opens and cuts it off at the first record that it
 // cannot read, with everything behind that. Nothing asks for that: a value is
 // found by its place, and the place is committed after the value.
-//
-// A log that is shorter than its header holds nothing and goes: a crash or a
-// full disk left it behind when it was made, and Badger opens none with it.
 func shieldValueLog(dir string) error {
 	logs, err := filepath.Glob(filepath.Join(dir, "*.vlog"))
 	if err != nil || len(logs) == 0 {
@@ -166,19 +164,33 @@ func shieldValueLog(dir string) error {
 			return fmt.Errorf("%s: not the name of a value log", path)
 		}
 		newest = max(newest, n)
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if info.Size() < logHeader {
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-		}
 	}
 	shield := filepath.Join(dir, fmt.Sprintf("%06d.vlog", newest+1))
 	if err := os.WriteFile(shield, make([]byte, logHeader), 0o600); err != nil {
 		return errors.Join(err, os.Remove(shield))
+	}
+	return nil
+}
+
+// dropEmptyLogs removes the logs that are shorter than their header. They hold
+// nothing: a crash, a full disk or a failed call left them behind when they
+// were made, and Badger opens no store with one of them, however often it is
+// asked.
+func dropEmptyLogs(dir string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		logs, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range logs {
+			info, err := os.Stat(path)
+			if err == nil && info.Size() < logHeader {
+				err = os.Remove(path)
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
