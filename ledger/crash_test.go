@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,18 +18,13 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv("RETRACE_TEST_CRASH_DIR"); dir != "" {
-		if err := crashChild(dir, os.Getenv("RETRACE_TEST_CRASH_KEY"), os.Getenv("RETRACE_TEST_CRASH_PAUSE")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	if runChild() {
 		return
 	}
 	os.Exit(m.Run())
@@ -41,23 +34,11 @@ func TestMain(m *testing.M) {
 const writers = 6
 
 // crashChild appends until it is killed, and prints what was acknowledged
-// after Append returned. pause is "STEP N": at that step of commit N it says so
-// and stays there.
-func crashChild(dir, seed, pause string) error {
-	raw, err := hex.DecodeString(seed)
-	if err != nil {
-		return err
-	}
-	key, err := keys.FromSeed(raw)
-	if err != nil {
-		return err
-	}
-	signer, err := key.NoteSigner(ledgertest.Origin)
-	if err != nil {
-		return err
-	}
+// after Append returned. RETRACE_TEST_CHILD_PAUSE is "STEP N": at that step of
+// commit N it says so and stays there.
+func crashChild(dir string, key note.Signer) error {
 	var out sync.Mutex
-	l, err := ledger.Open(dir, signer, ledger.WithStep(pauseAt(pause, &out)))
+	l, err := ledger.Open(dir, key, ledger.WithStep(pauseAt(os.Getenv("RETRACE_TEST_CHILD_PAUSE"), &out)))
 	if err != nil {
 		return err
 	}
@@ -96,14 +77,9 @@ func crashWriter(l *ledger.Ledger, g int, out *sync.Mutex) error {
 	}
 	for {
 		n, _ := strconv.Atoi(at)
-		b := schema.Batch{Source: source, Cursors: []schema.Cursor{{Source: source, From: at, To: fmt.Sprint(n + 1)}}}
-		for i := range crashBatch(g, n) {
-			payload := fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":"%064x"}}],"predicateType":"https://example.com/x","predicate":{"writer":%d,"batch":%d}}`, i, g, n)
-			env, err := schema.NewEnvelope(schema.PayloadType, payload)
-			if err != nil {
-				return err
-			}
-			b.Envelopes = append(b.Envelopes, env)
+		b, err := writerBatch(g, n, crashBatch(g, n), 0)
+		if err != nil {
+			return err
 		}
 		r, err := l.Append(ctx, b)
 		if err != nil {
@@ -140,22 +116,7 @@ func TestKill(t *testing.T) {
 		t.Skip("a hundred processes")
 	}
 	t.Parallel()
-	seed := make([]byte, 32)
-	seed[0] = 7
-	key, err := keys.FromSeed(seed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := ledgertest.NewKeys(t)
-	w.Log = key
-	if w.Signer, err = key.NoteSigner(ledgertest.Origin); err != nil {
-		t.Fatal(err)
-	}
-	w.Verifier = w.Signer.(note.Verifier)
-	dir := filepath.Join(t.TempDir(), "ledger")
-	if err := ledger.Create(dir, w.Signer, w.Genesis(t)); err != nil {
-		t.Fatal(err)
-	}
+	w, dir := childWorld(t)
 	// Of five paused processes, four stand between first write and answer.
 	pauses := []string{ledger.StepCommitted, ledger.StepSigned, ledger.StepCommit, ledger.StepSigned, ledger.StepCommitted}
 	rnd := rand.New(rand.NewPCG(5, 6))
@@ -166,7 +127,7 @@ func TestKill(t *testing.T) {
 		if i%2 == 0 {
 			pause = fmt.Sprintf("%s %d", pauses[i/2%len(pauses)], 1+rnd.IntN(12))
 		}
-		acks, at := killOne(t, dir, hex.EncodeToString(seed), pause, rnd.IntN(60))
+		acks, at := killOne(t, dir, pause, rnd.IntN(60))
 		if at == ledger.StepCommitted || at == ledger.StepSigned {
 			between++
 		}
@@ -186,11 +147,10 @@ func TestKill(t *testing.T) {
 // killOne runs one process and kills it when it pauses, or after so many
 // acknowledgements if it is not to pause. It returns what was acknowledged and
 // where the process paused.
-func killOne(t *testing.T, dir, seed, pause string, acks int) (out []acked, at string) {
+func killOne(t *testing.T, dir, pause string, acks int) (out []acked, at string) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "RETRACE_TEST_CRASH_DIR="+dir, "RETRACE_TEST_CRASH_KEY="+seed, "RETRACE_TEST_CRASH_PAUSE="+pause)
-	cmd.Stderr = os.Stderr
+	cmd := childCommand("kill", dir)
+	cmd.Env = append(cmd.Env, "RETRACE_TEST_CHILD_PAUSE="+pause)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -268,12 +228,12 @@ func afterKill(t *testing.T, w *ledgertest.World, dir string, acks, all []acked)
 		}
 		extends(t, w, l, a.checkpoint, l.Checkpoint())
 	}
-	wholeBatches(t, l)
+	wholeBatches(t, l, writers, crashBatch)
 }
 
 // wholeBatches checks that each writer's cursor stands exactly behind its
 // entries: no batch is there in part.
-func wholeBatches(t *testing.T, l *ledger.Ledger) {
+func wholeBatches(t *testing.T, l *ledger.Ledger, writers int, size func(g, n int) int) {
 	t.Helper()
 	count := map[string]int{}
 	for e, err := range l.Entries(context.Background(), 1) {
@@ -291,7 +251,7 @@ func wholeBatches(t *testing.T, l *ledger.Ledger) {
 		batches, _ := strconv.Atoi(at)
 		want := 0
 		for n := range batches {
-			want += crashBatch(g, n)
+			want += size(g, n)
 		}
 		if count[source] != want {
 			t.Fatalf("%s has %d entries, and its cursor %q stands behind %d", source, count[source], at, want)
