@@ -174,17 +174,21 @@ func damage(t *testing.T, dir, pattern string, at int64) {
 	}
 }
 
-// TestOpenAfterCrashedLog opens a store in which a log was made and its header
-// not written, as a crash, a full disk or a failed call leaves it.
-func TestOpenAfterCrashedLog(t *testing.T) {
-	for _, log := range []string{"000009.vlog", "00009.mem"} {
-		for _, left := range []int{0, 7} {
-			openAfterCrashedLog(t, log, left)
+// TestOpenAfterCrash opens a store in which a log was made and its header not
+// written, or a table and its content not written or in part, as a crash, a
+// full disk or a failed call leaves it.
+func TestOpenAfterCrash(t *testing.T) {
+	for _, log := range []string{"000009.vlog", "00009.mem", "000009.sst"} {
+		for _, left := range []int{0, 7, 4096} {
+			if left > 7 && filepath.Ext(log) != ".sst" {
+				continue // not an empty log
+			}
+			openAfterCrash(t, log, left)
 		}
 	}
 }
 
-func openAfterCrashedLog(t *testing.T, log string, left int) {
+func openAfterCrash(t *testing.T, log string, left int) {
 	t.Helper()
 	dir := t.TempDir()
 	put := engine.Put{Key: []byte("key"), Value: bytes.Repeat([]byte("v"), 100<<10)}

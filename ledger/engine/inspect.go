@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
 
 	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 )
@@ -103,13 +105,29 @@ func mirror(dir, scratch string) (closed bool, err error) {
 
 // checkTables refuses a table whose footer points outside of it. Badger trusts
 // footers, in goroutines of its own, where such a table ends the process.
+//
+// A table that the manifest does not name is passed over: its making was
+// interrupted, Badger removes it, and what it was made from is still there.
 func checkTables(dir string) error {
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	manifest, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // then Badger makes a new store, or refuses
+	}
 	if err != nil {
 		return err
 	}
-	for _, path := range tables {
-		if err := checkFooter(path); err != nil {
+	defer manifest.Close()
+	named, _, err := badger.ReplayManifestFile(manifest, 0, badgerOptions(dir))
+	if err != nil {
+		return nil // Badger refuses it, and says why
+	}
+	for id := range named.Tables {
+		path := table.NewFilename(id, dir)
+		err := checkFooter(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // Badger refuses that
+		}
+		if err != nil {
 			return fmt.Errorf("reading the table %s: %w", path, err)
 		}
 	}
