@@ -17,10 +17,11 @@ import (
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/engine"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
+	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
 )
 
-var long = flag.Bool("long", false, "damage every 64th of each file, not every 4th")
+var long = flag.Bool("long", false, "damage every 64th of each file, not every 4th; let more system calls fail; hold closing to two seconds")
 
 // findings are what Fsck says about dir, an error included.
 func findings(t testing.TB, dir string, w *ledgertest.World) []string {
@@ -348,7 +349,7 @@ func audit(t *testing.T, dir string, w *ledgertest.World, want [][32]byte) strin
 		if err != nil {
 			return "read: " + err.Error()
 		}
-		if n >= len(want) || e.Commitment != want[n] {
+		if n >= len(want) || e.Commitment != want[n] || e.State != schema.Present || e.Index != int64(n) {
 			t.Errorf("entry %d is another one, and nobody says so", n)
 			return "silence"
 		}
@@ -482,7 +483,8 @@ func files(t *testing.T, dir string) (out []string) {
 	return out
 }
 
-// rot flips a byte at each of so many parts of a file, each time in a new copy.
+// rot flips a byte at each of so many parts of a file, each time in a new copy,
+// and with -long it also clears a sector there.
 func rot(t *testing.T, dir, file string, parts int, w *ledgertest.World, want [][32]byte) {
 	used := usedBytes(t, filepath.Join(dir, file))
 	var places []int64
@@ -490,9 +492,15 @@ func rot(t *testing.T, dir, file string, parts int, w *ledgertest.World, want []
 		places = append(places, used*int64(i)/int64(parts))
 	}
 	told := 0
-	for _, at := range slices.Compact(places) {
+	places = slices.Compact(places)
+	harms := []func(*testing.T, string, int64){flip}
+	if *long {
+		harms = append(harms, zero)
+	}
+	for i := range len(places) * len(harms) {
+		at := places[i/len(harms)]
 		damaged := ledgertest.Copy(t, dir)
-		flip(t, filepath.Join(damaged, file), at)
+		harms[i%len(harms)](t, filepath.Join(damaged, file), at)
 		shown := audit(t, damaged, w, want)
 		found := findings(t, damaged, w)
 		if shown != "" && len(found) == 0 {
@@ -502,7 +510,7 @@ func rot(t *testing.T, dir, file string, parts int, w *ledgertest.World, want []
 			told++
 		}
 	}
-	t.Logf("%s: Fsck tells %d of %d", file, told, len(places))
+	t.Logf("%s: Fsck tells %d of %d", file, told, len(places)*len(harms))
 }
 
 // usedBytes is the length of a file without the zeros at its end.
@@ -546,6 +554,23 @@ func flip(t *testing.T, path string, at int64) {
 	}
 	b[0] ^= 0x10
 	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// zero clears a sector from at on, as far as the file goes.
+func zero(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, max(0, min(512, info.Size()-at))), at); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -134,3 +134,27 @@ func DoubtSeen(l *Ledger) {
 	}
 	l.committer.seen.complete(all)
 }
+
+// WrapEngine puts wrap around the engine of a ledger that nobody uses yet.
+func WrapEngine(l *Ledger, wrap func(engine.Engine) engine.Engine) { l.engine = wrap(l.engine) }
+
+// BreakCheckpointFile lets every write of the checkpoint file of a ledger that
+// nobody uses fail from now on, before it writes or after.
+func BreakCheckpointFile(l *Ledger, err error, persist bool) {
+	l.committer.file = brokenFile{l.committer.file, err, persist}
+}
+
+type brokenFile struct {
+	checkpointWriter
+	err     error
+	persist bool
+}
+
+func (b brokenFile) write(signed []byte) error {
+	if b.persist {
+		if err := b.checkpointWriter.write(signed); err != nil {
+			return err
+		}
+	}
+	return b.err
+}
