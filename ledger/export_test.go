@@ -19,6 +19,11 @@ func WithStep(step func(string) error) *Options { return &Options{step: step} }
 // WithFree returns options that ask free how much room the disk has.
 func WithFree(free func(dir string) (uint64, error)) *Options { return &Options{free: free} }
 
+// WithFaults returns the options of WithStep and WithFree.
+func WithFaults(step func(string) error, free func(dir string) (uint64, error)) *Options {
+	return &Options{step: step, free: free}
+}
+
 // Steps are the steps of a commit that adds entries, in order, as a step
 // function is told them: at the first three nothing or something was written,
 // and nobody was answered at any of them.
