@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -155,7 +156,7 @@ func TestSystemCallsFail(t *testing.T) {
 }
 
 // faultCount says how many processes ended how.
-type faultCount struct{ Runs, Hit, Failed, Refused, Died, Hung, Unread, Acknowledged int }
+type faultCount struct{ Runs, Hit, Failed, Refused, Died, Hung, Unread, Damaged, Acknowledged int }
 
 func (c *faultCount) add(o faultCount) {
 	c.Runs += o.Runs
@@ -165,6 +166,7 @@ func (c *faultCount) add(o faultCount) {
 	c.Died += o.Died
 	c.Hung += o.Hung
 	c.Unread += o.Unread
+	c.Damaged += o.Damaged
 	c.Acknowledged += o.Acknowledged
 }
 
@@ -240,7 +242,9 @@ func failOne(t *testing.T, w *ledgertest.World, dir, strace string, f fault, whe
 		t.Errorf("%s %s when=%s: %d entries were acknowledged after the sync failed", f.call, f.end, when, after)
 	}
 	c.Acknowledged = len(acks)
-	afterFault(t, w, dir, acks, fmt.Sprintf("%s %s when=%s", f.call, f.end, when))
+	if !afterFault(t, w, dir, acks, fmt.Sprintf("%s %s when=%s", f.call, f.end, when), f.call == "fsync") {
+		c.Damaged++
+	}
 	return c
 }
 
@@ -264,12 +268,23 @@ func readTrace(t *testing.T, path string) (hit bool, after int) {
 
 // afterFault opens the ledger without faults: every entry that was
 // acknowledged is there and provable, and Fsck finds nothing.
-func afterFault(t *testing.T, w *ledgertest.World, dir string, acks []acked, name string) {
+//
+// Where mayDamage, the store may also be refused, which afterFault reports:
+// when the sync of its manifest fails, Badger removes the table that it had
+// just named there. Then Fsck has to say so as well.
+func afterFault(t *testing.T, w *ledgertest.World, dir string, acks []acked, name string, mayDamage bool) (opened bool) {
 	t.Helper()
 	l, err := openFree(dir, w.Signer)
+	var d *ledger.DamageError
+	if mayDamage && errors.As(err, &d) && strings.Contains(err.Error(), "file does not exist for table") {
+		if len(findings(t, dir, w)) == 0 {
+			t.Errorf("%s: the store is refused, and Fsck finds nothing: %v", name, err)
+		}
+		return false
+	}
 	if err != nil {
 		t.Errorf("%s: opening afterwards: %v", name, err)
-		return
+		return false
 	}
 	defer func() {
 		if err := l.Close(); err != nil {
@@ -283,7 +298,7 @@ func afterFault(t *testing.T, w *ledgertest.World, dir string, acks []acked, nam
 		e, err := l.Entry(t.Context(), a.index)
 		if err != nil || tlog.RecordHash(e.Commitment[:]) != a.leaf {
 			t.Errorf("%s: entry %d was acknowledged and is another or gone (%v)", name, a.index, err)
-			return
+			return true
 		}
 		p, err := l.Proof(t.Context(), a.index)
 		if err == nil {
@@ -298,4 +313,5 @@ func afterFault(t *testing.T, w *ledgertest.World, dir string, acks []acked, nam
 	}
 	mustAppend(t, l, batch(claims(t, "and on it goes")...))
 	wholeBatches(t, l, 1, func(int, int) int { return 2 })
+	return true
 }
