@@ -17,6 +17,9 @@ import (
 // more, twice. What was acknowledged stays, is read and is proved on the full
 // disk; with room again the same open ledger goes on.
 func TestDiskFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hundreds of megabytes")
+	}
 	dir := smallDisk(t, "448m")
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 96<<20), 0o600); err != nil {
