@@ -86,9 +86,10 @@ func (l *Ledger) lookUp(ctx context.Context, p *pending) error {
 	if !l.committer.seen.mayHold(p.ids) {
 		return nil
 	}
+	v := l.view.Load()
 	return l.reading(ctx, func(s engine.Snapshot) error {
 		for i, id := range p.ids {
-			known, err := l.findDuplicate(s, id)
+			known, err := l.findDuplicate(s, v, id)
 			if err != nil && !errors.Is(err, errUnsigned) {
 				return err
 			}

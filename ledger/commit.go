@@ -213,7 +213,7 @@ func (c *commit) place(s engine.Snapshot, p *pending, i int) (schema.Recorded, e
 	// Its caller did not find it in the store, or need not look. What came
 	// since then is in seen.
 	if c.seen.has(id) {
-		recorded, err := c.ledger.findDuplicate(s, *id)
+		recorded, err := c.ledger.findDuplicate(s, c.ledger.view.Load(), *id)
 		if err != nil || recorded.Duplicate {
 			return recorded, err
 		}

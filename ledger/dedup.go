@@ -33,9 +33,11 @@ func (id identity) key() []byte { return append([]byte(dedupPrefix), id[:]...) }
 // findDuplicate looks for the stored entry with the given identity. What it
 // finds is compared: a damaged index must not pass one entry off as another.
 // An entry that is committed but not signed yet gives errUnsigned.
-func (l *Ledger) findDuplicate(s engine.Snapshot, id identity) (schema.Recorded, error) {
+//
+// v must have been the view before s was taken: a newer one has tiles that s
+// does not hold.
+func (l *Ledger) findDuplicate(s engine.Snapshot, v *view, id identity) (schema.Recorded, error) {
 	const where = "index of duplicates"
-	v := l.view.Load()
 	var index int64
 	err := s.Get(id.key(), func(value []byte) error {
 		if len(value) != 8 {

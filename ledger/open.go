@@ -373,7 +373,7 @@ func (l *Ledger) loadSecret() error {
 		if err != nil {
 			return err
 		}
-		found, err := l.findDuplicate(s, identify(secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerID)))
+		found, err := l.findDuplicate(s, l.view.Load(), identify(secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerID)))
 		if err != nil {
 			return err
 		}
