@@ -165,9 +165,8 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-// TestArchitectureNames holds the functions and tests that
-// docs/architecture.md names to the code.
-func TestArchitectureNames(t *testing.T) {
+// TestNames holds the tests that pages name to the code.
+func TestNames(t *testing.T) {
 	var all strings.Builder
 	for _, pattern := range []string{"*", "*/*", "*/*/*"} {
 		files, err := filepath.Glob(pattern + "_test.go")
@@ -178,13 +177,20 @@ func TestArchitectureNames(t *testing.T) {
 			all.WriteString(read(t, f))
 		}
 	}
-	names := regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(read(t, "docs/architecture.md"), -1)
-	if len(names) == 0 {
-		t.Error("docs/architecture.md names no test")
-	}
-	for _, m := range names {
-		if !strings.Contains(all.String(), "func "+m[1]+"(t *testing.T)") {
-			t.Errorf("docs/architecture.md names %s, which is no test", m[1])
+	for _, page := range []string{"docs/architecture.md", "docs/threat-model.md", "docs/reliability.md"} {
+		names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(read(t, page), -1)
+		if len(names) == 0 {
+			t.Errorf("%s names no test", page)
+		}
+		for _, m := range names {
+			if !strings.Contains(all.String(), "func "+m[1]+"(t *testing.T)") && !strings.Contains(all.String(), "func "+m[1]+"(f *testing.F)") {
+				t.Errorf("%s names %s, which is no test", page, m[1])
+			}
+		}
+		for _, m := range regexp.MustCompile("`([a-z_]+)\\.txtar`").FindAllStringSubmatch(read(t, page), -1) {
+			if _, err := os.Stat(filepath.Join("cmd/retrace/testdata", m[1]+".txtar")); err != nil {
+				t.Errorf("%s names the script %s: %v", page, m[1], err)
+			}
 		}
 	}
 }
