@@ -30,6 +30,8 @@ type Ledger struct {
 	mu   sync.RWMutex
 	note []byte
 	tree tlog.Tree
+
+	cosigned []byte // at most as new as note; nil if there is none
 }
 
 // cachedTiles is how many hash tiles, of 8 KiB, a Ledger keeps.
@@ -46,8 +48,21 @@ func (c *Client) Ledger(ctx context.Context) (*Ledger, error) {
 		return nil, err
 	}
 	l := &Ledger{Client: c, tiles: tiles}
-	return l, l.advance(note)
+	if err := l.advance(note); err != nil {
+		return nil, err
+	}
+	if l.cosigned, err = c.Cosigned(ctx); err != nil {
+		return nil, fmt.Errorf("reading the newest cosigned checkpoint: %w", err)
+	}
+	if l.cosigned != nil {
+		err = l.advance(l.cosigned) // it may be newer by now
+	}
+	return l, err
 }
+
+// Cosigned is the newest signed note that the quorum of the log's witnesses
+// had cosigned when the Ledger was made; nil if there was none.
+func (l *Ledger) Cosigned() []byte { return bytes.Clone(l.cosigned) }
 
 // advance moves to a checkpoint, if it is a newer one.
 func (l *Ledger) advance(note []byte) error {

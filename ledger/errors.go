@@ -26,10 +26,11 @@ var (
 	ErrReadOnly = errors.New("the ledger is open read-only")
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("the ledger is closed")
-	// ErrStopped: a commit failed, so that it is not known what of it is
-	// durable. Nothing of it was acknowledged. Opening the ledger again
-	// decides.
-	ErrStopped = errors.New("the ledger stopped after a failed commit; open it again")
+	// ErrStopped: nothing more is written until the ledger is opened again. A
+	// commit failed, so that it is not known what of it is durable and nothing
+	// of it was acknowledged, or Confront found that the ledger contradicts
+	// what it signed; the cause beside it says which.
+	ErrStopped = errors.New("the ledger stopped writing; nothing more is written until it is opened again")
 	// ErrDiskFull: the disk has too little room left for the commit. Nothing
 	// was written, and later appends succeed once there is room.
 	ErrDiskFull = errors.New("too little room on the disk")

@@ -64,6 +64,7 @@ type checker struct {
 	signed  []verify.Checkpoint // of the checkpoint file, the newest last
 	stored  verify.Checkpoint   // of the store
 	target  verify.Checkpoint   // of a mirror; zero in any other ledger
+	outside []outside           // that others vouch for
 	tree    *tree               // over the entries read so far
 	roots   map[int64]tlog.Hash // of the sizes in signed and stored, as read
 	genesis genesis
@@ -132,6 +133,9 @@ func (c *checker) readCheckpoints() error {
 		file.Close()
 	}
 	c.signed = signed
+	if err := c.readOutside(); err != nil {
+		return err
+	}
 	secret, err := os.ReadFile(secretPath(c.dir))
 	if err == nil && len(secret) != secretSize {
 		return c.find(secretPath(c.dir), "it has %d bytes, not %d", len(secret), secretSize)
@@ -159,7 +163,7 @@ func (c *checker) readStore(s engine.Snapshot) error {
 	c.roots = map[int64]tlog.Hash{}
 	c.erased = erasures{}
 	for _, check := range []func(engine.Snapshot) error{
-		c.readSegments, c.readErasures, c.compareRoots, c.readExtra, c.readCursors,
+		c.readSegments, c.readErasures, c.compareRoots, c.compareOutside, c.readExtra, c.readCursors,
 	} {
 		if err := check(s); err != nil {
 			return err
@@ -277,6 +281,9 @@ func (c *checker) noteRoot() error {
 	wanted := size == c.stored.Size
 	for _, cp := range c.signed {
 		wanted = wanted || size == cp.Size
+	}
+	for _, o := range c.outside {
+		wanted = wanted || size == o.Size
 	}
 	if !wanted {
 		return nil

@@ -58,6 +58,11 @@ type Ledger struct {
 	// guarded by unsigned.
 	beyond error
 
+	// cosigned is the newest checkpoint that witnesses cosigned; nil if there
+	// is none. cosigning is held while it is replaced.
+	cosigned  atomic.Pointer[verify.Checkpoint]
+	cosigning sync.Mutex
+
 	// The rest belongs to the committer. It is nil in a ledger that is open
 	// read-only.
 	committer *committer

@@ -33,7 +33,8 @@ const secretSize = 32
 // that holds less than was signed is refused with ErrShort, and one that holds
 // something else with a *ForkError. One that holds more, since the process
 // ended between its commit and the checkpoint file, is finished: what it
-// committed becomes signed.
+// committed becomes signed. A store that contradicts what Confront kept is
+// refused with the same error as there.
 func Open(dir string, key note.Signer, opts *Options) (*Ledger, error) {
 	l, err := open(dir, verifierOf(key), opts, true)
 	if err != nil {
@@ -93,7 +94,11 @@ func open(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger,
 		if err := removeLeftover(dir); err != nil {
 			return nil, err
 		}
+		if err := l.checkEvidence(); err != nil {
+			return nil, err
+		}
 	}
+	l.loadCosigned()
 	return l, nil
 }
 

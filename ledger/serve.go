@@ -15,20 +15,20 @@ import (
 )
 
 // Handler serves the ledger's checkpoint, hash tiles and entry bundles as C2SP
-// tlog-tiles, at /checkpoint and under /tile/. It serves salted commitments
+// tlog-tiles, at /checkpoint and under /tile/, and the newest checkpoint that
+// witnesses cosigned at /checkpoint.cosigned. It serves salted commitments
 // and no bodies, so that it can be public. Every tile is checked against the
 // signed tree before it goes out.
 func (l *Ledger) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /checkpoint", l.serveCheckpoint)
+	mux.HandleFunc("GET /checkpoint.cosigned", l.serveCosigned)
 	mux.HandleFunc("GET /tile/{path...}", l.serveTile)
 	return mux
 }
 
 func (l *Ledger) serveCheckpoint(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.Write(l.Checkpoint())
+	writeNote(w, l.newestNote())
 }
 
 func (l *Ledger) serveTile(w http.ResponseWriter, r *http.Request) {

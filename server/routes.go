@@ -20,6 +20,7 @@ func (s *Server) routes() http.Handler {
 	handle("/graphql", http.HandlerFunc(s.graphQL))
 	tiles := s.ledger.Handler()
 	handle("GET /checkpoint", tiles)
+	handle("GET /checkpoint.cosigned", tiles)
 	handle("GET /tile/", tiles)
 	handle("POST /v1/statements", s.withToken(s.postStatements))
 	handle("POST /v1/erasures", s.withToken(s.postErasure))
@@ -63,7 +64,11 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	h.Set("Cache-Control", "no-store")
 	var b bytes.Buffer
-	if err := page.Execute(&b, map[string]any{"Origin": s.ledger.Origin(), "Size": s.ledger.Size(), "Checkpoint": string(s.ledger.Checkpoint())}); err != nil {
+	data := map[string]any{"Origin": s.ledger.Origin(), "Size": s.ledger.Size(), "Checkpoint": string(s.ledger.Checkpoint())}
+	if s.opt.Witnesses != nil {
+		data["Witnesses"] = s.opt.Witnesses()
+	}
+	if err := page.Execute(&b, data); err != nil {
 		s.refuse(w, r, err)
 		return
 	}

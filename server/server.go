@@ -19,6 +19,7 @@ import (
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/graphql"
 	"github.com/retrace-ledger/retrace/ledger"
+	"github.com/retrace-ledger/retrace/ledger/witness"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -57,7 +58,9 @@ type Options struct {
 	// Scratch is a folder where uploads lie until they are kept, outside the
 	// ledger's own; the system's if "".
 	Scratch string
-	Logger  *slog.Logger // slog.Default if nil
+	// Witnesses says how far the ledger's witnesses are; nil if it has none.
+	Witnesses func() witness.Status
+	Logger    *slog.Logger // slog.Default if nil
 }
 
 // Server serves one ledger over HTTP.

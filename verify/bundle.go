@@ -65,15 +65,32 @@ type ProofLog interface {
 	ProveInclusion(ctx context.Context, index, size int64) ([]tlog.Hash, error)
 }
 
+// A CosignedLog also has a checkpoint that witnesses cosigned.
+type CosignedLog interface {
+	// Cosigned is the newest checkpoint that the quorum cosigned; nil if none.
+	Cosigned() []byte
+}
+
 // Build collects what proves claim from the log: genesis, the entries named,
 // and the entry that the claim itself names. The trust entries that the
-// grades rest on are the caller's to name. size is that of the log's newest
-// checkpoint.
+// grades rest on are the caller's to name. The checkpoint is the newest one,
+// or that which witnesses cosigned if the log has one that covers the claim.
 func Build(ctx context.Context, log ProofLog, claim Claim, entries ...int64) (*Bundle, error) {
 	checkpoint := log.Checkpoint()
 	size, err := sizeOf(checkpoint)
 	if err != nil {
 		return nil, err
+	}
+	if witnessed, ok := log.(CosignedLog); ok {
+		if note := witnessed.Cosigned(); note != nil {
+			covers, err := sizeOf(note)
+			if err != nil {
+				return nil, err
+			}
+			if covers >= claim.Size {
+				checkpoint, size = note, covers
+			}
+		}
 	}
 	if claim.Size > size {
 		return nil, fmt.Errorf("the answer speaks for %d entries, the newest checkpoint covers %d", claim.Size, size)

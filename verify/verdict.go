@@ -17,19 +17,21 @@ import (
 // Verdict is the outcome of verifying a bundle that holds: what was proven, by
 // whose key, and what was not (DESIGN, invariant 12).
 type Verdict struct {
-	Origin    string            `json:"origin"`
-	LogKey    string            `json:"logKey"` // name+hash of the key that signed the checkpoint
-	Observer  string            `json:"observer"`
-	TreeSize  int64             `json:"treeSize"`  // of the checkpoint
-	SpeaksFor int64             `json:"speaksFor"` // entries that the answer is about
-	Ref       string            `json:"ref"`
-	Root      schema.Key        `json:"root,omitempty"`
-	Edges     []schema.Edge     `json:"edges,omitempty"` // with the verifier's own grades
-	Entries   []VerdictEntry    `json:"entries"`
-	Proven    []string          `json:"proven"`
-	NotProven []string          `json:"notProven"`
-	Grades    string            `json:"grades"` // whose trust the evidence is graded by
-	Resources []schema.Resource `json:"-"`
+	Origin    string         `json:"origin"`
+	LogKey    string         `json:"logKey"` // name+hash of the key that signed the checkpoint
+	Observer  string         `json:"observer"`
+	TreeSize  int64          `json:"treeSize"`  // of the checkpoint
+	SpeaksFor int64          `json:"speaksFor"` // entries that the answer is about
+	Ref       string         `json:"ref"`
+	Root      schema.Key     `json:"root,omitempty"`
+	Edges     []schema.Edge  `json:"edges,omitempty"` // with the verifier's own grades
+	Entries   []VerdictEntry `json:"entries"`
+	Proven    []string       `json:"proven"`
+	NotProven []string       `json:"notProven"`
+	Grades    string         `json:"grades"` // whose trust the evidence is graded by
+	// Cosignatures are those of the verifier's policy, by time; none without a policy.
+	Cosignatures []Cosignature     `json:"cosignatures,omitempty"`
+	Resources    []schema.Resource `json:"-"`
 }
 
 // VerdictEntry is an entry that was checked.
@@ -48,6 +50,9 @@ type Options struct {
 	// Trust are the verifier's own keys: evidence is graded by them alone, and
 	// not by what the ledger's operator trusts.
 	Trust []schema.PublicKey
+	// Policy is the verifier's: the checkpoint must carry its quorum of
+	// cosignatures. Without one no cosignature counts.
+	Policy *Policy
 }
 
 // Verify checks the bundle against the log's public key. A *FalseError says
@@ -70,6 +75,11 @@ func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*V
 	}
 	if opts.Trust != nil {
 		ck.verdict.Grades = "by the verifier's own keys"
+	}
+	if opts.Policy != nil {
+		if ck.verdict.Cosignatures, err = opts.Policy.Check(c, v); err != nil {
+			return nil, err
+		}
 	}
 	for i, e := range b.Entries {
 		if e.Index >= b.Claim.Size {
@@ -398,6 +408,9 @@ func (c *checkState) conclude() {
 	v, cl := c.verdict, c.b.Claim
 	v.proven("the log key %s signed a checkpoint over %d entries", v.LogKey, v.TreeSize)
 	v.proven("all %d entries of the bundle are in that tree, byte for byte", len(c.entries))
+	for _, s := range v.Cosignatures {
+		v.proven("witness %s (%s) cosigned it: these entries were there no later than %s, and it saw no other history of the log", s.Witness, s.Key, s.Time.Format(time.RFC3339))
+	}
 	if c.naming != nil {
 		v.proven("entry %d names %s: %s (%s)", cl.Entry, cl.Name, cl.Root, c.naming.evidence)
 		v.notProven("that %s pointed nowhere else at size %d, and that it was the newest that %q may mean: entries that the bundle does not hold may say so", cl.Name, cl.Size, cl.Ref)
@@ -425,7 +438,11 @@ func (c *checkState) conclude() {
 		v.notProven("what %d entries state whose bodies are withheld or erased", c.withheld)
 	}
 	v.notProven("that nothing was left out: entries that the bundle does not hold may state more, or retract or revoke")
-	v.notProven("when: no witness cosigned the checkpoint, so the times are the operator's")
+	if len(v.Cosignatures) == 0 {
+		v.notProven("when: no witness cosigned the checkpoint, so the times are the operator's")
+	} else {
+		v.notProven("when each entry was recorded: the witnesses say only how late the whole can have been, the times before that are the operator's")
+	}
 	v.notProven("that what the signers of the entries state is true")
 }
 

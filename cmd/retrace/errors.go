@@ -84,7 +84,10 @@ func hintFor(err error) string {
 func runbookPage(err error) string {
 	var fork *ledger.ForkError
 	var damage *ledger.DamageError
+	var back *ledger.RollbackError
 	switch {
+	case errors.As(err, &back):
+		return "rolled-back"
 	case errors.As(err, &fork):
 		return "fork"
 	case errors.Is(err, ledger.ErrShort):

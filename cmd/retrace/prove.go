@@ -88,7 +88,7 @@ func prove(ctx context.Context, b *book, v *lineage.View, ref lineage.Ref, opt l
 }
 
 func (a *app) verifyCmd() *cobra.Command {
-	var key string
+	var key, policy string
 	var trust []string
 	cmd := &cobra.Command{
 		Use:   "verify FILE --key KEY",
@@ -98,14 +98,19 @@ place of every entry under it, and that the answer is exactly what the entries
 state. KEY is log.vkey, its text, or log.pub.
 
 With --trust, evidence is graded by your own keys (PEM) instead of by those that
-the ledger's operator trusts.`,
-		Example: "  retrace verify forecast-3.bundle --key log.vkey\n  retrace verify forecast-3.bundle --key log.vkey --trust builder.pub",
+the ledger's operator trusts.
+
+With --policy (a C2SP tlog-policy file: witness, group and quorum lines), the
+checkpoint must carry the quorum's cosignatures, and the verdict says who
+cosigned, and so no later than when the entries were there. Without it, no
+cosignature counts.`,
+		Example: "  retrace verify forecast-3.bundle --key log.vkey\n  retrace verify forecast-3.bundle --key log.vkey --policy witnesses.policy\n  retrace verify forecast-3.bundle --key log.vkey --trust builder.pub",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			verdict, err := verifyFile(cmd.Context(), args[0], key, trust)
+			verdict, err := verifyFile(cmd.Context(), args[0], key, policy, trust)
 			var no *verify.FalseError
 			if errors.As(err, &no) {
 				if a.output == "json" {
@@ -122,12 +127,13 @@ the ledger's operator trusts.`,
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "the log's public `KEY`: a file (log.vkey or log.pub), or the verifier key itself")
+	cmd.Flags().StringVar(&policy, "policy", "", "demand the quorum of witnesses of this policy `FILE`")
 	cmd.Flags().StringArrayVar(&trust, "trust", nil, "grade by the public keys in this PEM `FILE`; may be repeated")
 	cmd.MarkFlagRequired("key")
 	return cmd
 }
 
-func verifyFile(ctx context.Context, file, key string, trust []string) (*verify.Verdict, error) {
+func verifyFile(ctx context.Context, file, key, policy string, trust []string) (*verify.Verdict, error) {
 	raw, err := readFileOrStdin(file, verify.MaxBundle)
 	if err != nil {
 		return nil, err
@@ -147,6 +153,11 @@ func verifyFile(ctx context.Context, file, key string, trust []string) (*verify.
 		return nil, err
 	}
 	var opts verify.Options
+	if policy != "" {
+		if opts.Policy, err = readPolicy(policy); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range trust {
 		ks, err := readPublicKeys(name)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,8 @@ type serveConfig struct {
 	Sources []sourceConfig `json:"sources"`
 	// Places are the folders that a restoration may go to, by name.
 	Places map[string]string `json:"places"`
+	// Witness is a policy file (C2SP tlog-policy), relative to retrace.yaml.
+	Witness string `json:"witness"`
 }
 
 type sourceConfig struct {
@@ -57,7 +60,10 @@ retrace.yaml:
       interval: 30s
     - url: oci://registry.example.com/ml/trainer
   places:
-    scratch: /srv/restored`,
+    scratch: /srv/restored
+  witness: witnesses.policy    # C2SP tlog-policy: who cosigns, and the quorum
+
+A witness that is down stops nothing; /metrics and / say how far behind it is.`,
 		Example: "  retrace serve\n  retrace serve --config retrace.yaml --listen 127.0.0.1:9000",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -88,6 +94,9 @@ func readConfig(file string) (serveConfig, error) {
 	}
 	if err := yaml.UnmarshalStrict(raw, &c); err != nil {
 		return c, fmt.Errorf("%s: %w", file, err)
+	}
+	if c.Witness != "" && !filepath.IsAbs(c.Witness) {
+		c.Witness = filepath.Join(filepath.Dir(file), c.Witness)
 	}
 	for i, s := range c.Sources {
 		if s.URL == "" {
@@ -124,9 +133,18 @@ func (a *app) serve(cmd *cobra.Command, c serveConfig) error {
 	if err != nil {
 		return cannot(err)
 	}
-	s, err := server.New(dir, l, b.graph, &server.Options{
+	opt := &server.Options{
 		Content: store, Held: b.held, Restorer: &restorer{b: b}, Places: c.Places, Scratch: os.TempDir(), Logger: logger,
-	})
+	}
+	feeder, err := feeder(dir, l, c.Witness, logger)
+	if err != nil {
+		listener.Close()
+		return cannot(err)
+	}
+	if feeder != nil {
+		opt.Witnesses = feeder.Status
+	}
+	s, err := server.New(dir, l, b.graph, opt)
 	if err != nil {
 		listener.Close()
 		return cannot(err)
@@ -139,6 +157,9 @@ func (a *app) serve(cmd *cobra.Command, c serveConfig) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "retrace: serving %s at http://%s\n", dir, listener.Addr())
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Run(gctx, listener) })
+	if feeder != nil {
+		group.Go(func() error { return feeder.Run(gctx) })
+	}
 	for _, r := range runners {
 		group.Go(func() error { return r.Watch(gctx) })
 	}
