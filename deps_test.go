@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"verify/audit":             {"schema", "keys", "verify", "verify/cosign"},
 	"ledger":                   {"schema", "keys", "verify", "ledger/engine", "ledger/internal/disk"},
 	"ledger/witness":           {"verify", "ledger"},
+	"ledger/witness/*":         {},
 	"ledger/internal/disk":     {},
 	"ledger/engine":            {"ledger/internal/disk"},
 	"ledger/engine/enginetest": {"ledger/engine"},
