@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/ledger/witness/witnesstest"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -43,12 +44,14 @@ func TestScripts(t *testing.T) {
 			"corrupt": scriptCorrupt,
 			"json":    scriptJSON,
 			"sign":    scriptSign,
+			"witness": scriptWitness,
 		},
 	})
 }
 
 // setupScript makes what git and the clock say the same everywhere.
 func setupScript(env *testscript.Env) error {
+	env.Values[witnessKey{}] = new(witnesstest.Witness)
 	env.Vars = append(env.Vars,
 		"TZ=UTC",
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",

@@ -41,7 +41,8 @@ type Witness struct {
 
 // New starts a witness that ends with the test.
 func New(t testing.TB, name string) *Witness {
-	w, stop, err := Start(name)
+	w := new(Witness)
+	stop, err := w.Start(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,22 +50,22 @@ func New(t testing.TB, name string) *Witness {
 	return w
 }
 
-// Start starts a witness; stop ends it.
-func Start(name string) (w *Witness, stop func(), err error) {
+// Start starts a witness that is still zero; stop ends it.
+func (w *Witness) Start(name string) (stop func(), err error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	w = &Witness{Name: name}
+	w.Name = name
 	if w.signer, err = torchwood.NewCosignatureSigner(name, key); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /add-checkpoint", w.add)
 	mux.HandleFunc("GET /{log}/checkpoint", w.monitor)
 	server := httptest.NewServer(mux)
 	w.URL = server.URL
-	return w, server.Close, nil
+	return server.Close, nil
 }
 
 // Line is the witness's line in a policy.
