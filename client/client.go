@@ -231,21 +231,6 @@ func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
 	return readAll(resp, maxNote)
 }
 
-// Cosigned is the newest signed note that the quorum of the log's witnesses
-// cosigned; nil if there is none. No signature is checked here.
-func (c *Client) Cosigned(ctx context.Context) ([]byte, error) {
-	resp, err := c.get(ctx, "/checkpoint.cosigned")
-	var answer *Error
-	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return readAll(resp, maxNote)
-}
-
 // Size is the newest signed size.
 func (c *Client) Size(ctx context.Context) (int64, error) {
 	l, err := c.Ledger(ctx)

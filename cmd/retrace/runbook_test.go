@@ -15,8 +15,10 @@ func TestRunbookCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	for heading, file := range map[string]string{
-		"Short":   "testdata/runbook_short.txtar",
-		"Damaged": "testdata/runbook_damaged.txtar",
+		"Short":       "testdata/runbook_short.txtar",
+		"Damaged":     "testdata/runbook_damaged.txtar",
+		"Fork":        "testdata/runbook_fork.txtar",
+		"Rolled back": "testdata/runbook_rolled_back.txtar",
 	} {
 		_, section, ok := strings.Cut(string(raw), "\n## "+heading+"\n")
 		if !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -157,6 +158,9 @@ func (a *app) serve(cmd *cobra.Command, c serveConfig) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "retrace: serving %s at http://%s\n", dir, listener.Addr())
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Run(gctx, listener) })
+	// A ledger that cannot be written to any more says why, and has to be opened
+	// again.
+	group.Go(func() error { return l.Wait(gctx, math.MaxInt64) })
 	if feeder != nil {
 		group.Go(func() error { return feeder.Run(gctx) })
 	}
