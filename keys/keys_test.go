@@ -96,7 +96,7 @@ func TestSignStatement(t *testing.T) {
 	if one.Signatures[0].KeyID != key.ID() {
 		t.Errorf("key ID = %s, want %s", one.Signatures[0].KeyID, key.ID())
 	}
-	if !ed25519.Verify(key.Public(), dsse.PAE(one.PayloadType, one.Payload), one.Signatures[0].Sig) {
+	if !ed25519.Verify(key.Public().(ed25519.PublicKey), dsse.PAE(one.PayloadType, one.Payload), one.Signatures[0].Sig) {
 		t.Error("the signature does not verify")
 	}
 	if want := `{"_type":"https://in-toto.io/Statement/v1","predicate":{"a":1,"b":2},`; !strings.HasPrefix(string(one.Payload), want) {
@@ -182,7 +182,7 @@ func TestParsePublic(t *testing.T) {
 		t.Fatal(err)
 	}
 	pub, err := ParsePublic([]byte(text))
-	if err != nil || pub.ID != key.ID() || !key.Public().Equal(pub.Key) {
+	if err != nil || pub.ID != key.ID() || !key.Public().(ed25519.PublicKey).Equal(pub.Key) {
 		t.Errorf("ParsePublic = %v, %v, want %s", pub, err, key.ID())
 	}
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

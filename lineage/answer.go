@@ -130,7 +130,8 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 }
 
 // addTrust adds the trust entries that the grades of entries rest on: all
-// that speak of a key which signed one of them.
+// that speak of a key which signed one of them, and every rotation of the
+// ledger's own keys.
 func (v *View) addTrust(entries map[int64]bool) error {
 	signers := map[string]bool{}
 	for entry := range entries {
@@ -145,7 +146,7 @@ func (v *View) addTrust(entries map[int64]bool) error {
 	v.g.mu.RLock()
 	defer v.g.mu.RUnlock()
 	for _, t := range v.g.trust {
-		if t.Index < v.size && signers[t.KeyID] {
+		if t.Index < v.size && (signers[t.KeyID] || t.Action == "rotate") {
 			entries[t.Index] = true
 		}
 	}

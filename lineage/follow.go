@@ -339,8 +339,15 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 			m.Unreadable = fmt.Sprintf("key does not have the ID %s stated beside it", p.KeyID)
 			return nil
 		}
+		if p.Action == "rotate" && !w.rotates(d, p, pub) {
+			m.Unreadable = fmt.Sprintf("the rotation to %s is not signed by that key, or is of another time or in the place of another key", p.KeyID)
+			return nil
+		}
 		t := trustEntry{Index: d.Index, Trust: p}
 		w.trust = append(w.trust, t)
+		if p.Action == "rotate" && p.Role == schema.RoleObserver {
+			w.state.Observer = p.KeyID
+		}
 		if err := w.putJSON(key(tagTrust, d.Index), t.Trust); err != nil {
 			return err
 		}
@@ -349,6 +356,16 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 		return w.erasure(d)
 	}
 	return nil
+}
+
+// rotates says whether the rotation t in d is one: signed by the new key as
+// well, in the place of the observer in force, from when it was recorded. That
+// the log keys signed theirs was for the ledger to check, and is for whoever
+// verifies.
+func (w *indexer) rotates(d *decoded, t schema.Trust, pub schema.PublicKey) bool {
+	return t.NotBefore.Equal(d.Header.RecordedAt) &&
+		(t.Role != schema.RoleObserver || t.Replaces == w.state.Observer) &&
+		len(w.g.signers(d.Envelope, []schema.PublicKey{pub})) > 0
 }
 
 // recheck looks at the signatures that could not be checked before pub was

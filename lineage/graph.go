@@ -43,13 +43,14 @@ type Graph struct {
 	followMu sync.Mutex // held by the one who follows
 	turn     turn       // of those who read
 
-	mu      sync.RWMutex
-	state   state
-	trust   []trustEntry
-	keys    []schema.PublicKey // of genesis and of every trust entry, in order
-	changed chan struct{}      // closed and replaced when state moves
-	cache   *cache
-	holes   holes
+	mu       sync.RWMutex
+	state    state
+	observer string // key ID that genesis names
+	trust    []trustEntry
+	keys     []schema.PublicKey // of genesis and of every trust entry, in order
+	changed  chan struct{}      // closed and replaced when state moves
+	cache    *cache
+	holes    holes
 }
 
 // state is how far the log was followed.
@@ -59,7 +60,7 @@ type state struct {
 	Last     string `json:"last"`     // commitment of the last of them, in hex
 	Nodes    nodeID `json:"nodes"`    // ids given
 	Genesis  string `json:"genesis"`  // commitment of entry 0, in hex
-	Observer string `json:"observer"` // key ID
+	Observer string `json:"observer"` // key ID of the one in force
 }
 
 // indexVersion is the version of the keys above. An index of another version
@@ -183,7 +184,7 @@ func (g *Graph) learn(t trustEntry) error {
 		return fmt.Errorf("key of entry %d: %w", t.Index, err)
 	}
 	if t.Index == 0 {
-		g.keys = append(g.keys, pub)
+		g.observer, g.keys = pub.ID, append(g.keys, pub)
 		return nil
 	}
 	g.trust = append(g.trust, t)
@@ -228,7 +229,7 @@ func (g *Graph) Wait(ctx context.Context, size int64) error {
 func (g *Graph) trustAt(size int64) *schema.TrustHistory {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	h := schema.NewTrustHistory(g.state.Observer)
+	h := schema.NewTrustHistory(g.observer)
 	for _, t := range g.trust {
 		if t.Index < size {
 			h.Apply(t.Trust)

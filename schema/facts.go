@@ -160,6 +160,9 @@ func (s Statement) Facts() (*Facts, error) {
 		err = predicate(s, true, func(p *Trust) error {
 			b.subjects(s, "key")
 			b.f.Summary = p.Action + " " + p.KeyID
+			if p.Action == "rotate" {
+				b.f.Summary = "rotate " + p.Role + " key to " + p.KeyID
+			}
 			return nil
 		})
 	case ConfigV1:

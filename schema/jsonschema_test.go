@@ -91,9 +91,10 @@ var narrow = map[string]func(*generate.Schema){
 	"Tag.previous":           pattern(`^[0-9a-f]{64}$`),
 	"Tag.repository":         nonEmpty,
 	"Tag.tag":                nonEmpty,
-	"Trust.action":           enum("trust", "revoke"),
+	"Trust.action":           enum("trust", "revoke", "rotate"),
 	"Trust.key":              nonEmpty,
 	"Trust.keyID":            nonEmpty,
+	"Trust.role":             enum(RoleLog, RoleObserver),
 }
 
 func pattern(p string) func(*generate.Schema) { return func(s *generate.Schema) { s.Pattern = p } }

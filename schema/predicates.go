@@ -53,23 +53,41 @@ func (g *Genesis) check() error {
 	return nil
 }
 
-// Trust says that a key is trusted, or no longer. The subject is the key.
+// Trust says that a key is trusted, or no longer, or that it takes the place
+// of one of the ledger's own. The subject is the key.
 type Trust struct {
-	Action         string    `json:"action"`                   // "trust" or "revoke"
+	Action         string    `json:"action"`                   // "trust", "revoke" or "rotate"
+	Role           string    `json:"role,omitempty"`           // of a rotation: whose place the key takes, "log" or "observer"
 	KeyID          string    `json:"keyID"`                    // SSH SHA256 fingerprint
 	Key            string    `json:"key"`                      // PEM
 	Name           string    `json:"name,omitempty"`           // who holds it, in words
 	Namespaces     []string  `json:"namespaces,omitempty"`     // where; empty for everywhere
 	PredicateTypes []string  `json:"predicateTypes,omitempty"` // for what; empty for everything
-	NotBefore      time.Time `json:"notBefore,omitzero"`       // entries recorded from here on; zero for all
+	NotBefore      time.Time `json:"notBefore,omitzero"`       // entries recorded from here on; zero for all. Of a rotation: when it is recorded
 	NotAfter       time.Time `json:"notAfter,omitzero"`        // entries recorded before; zero for no end. Of a revocation: from when the key is not trusted
+	Replaces       string    `json:"replaces,omitempty"`       // of a rotation: key ID of the key whose place it takes
 	Reason         string    `json:"reason,omitempty"`
 }
 
+// The places that a rotation puts a key into.
+const (
+	RoleLog      = "log"      // signs checkpoints
+	RoleObserver = "observer" // signs what retrace observes
+)
+
 func (t *Trust) check() error {
+	rotates := t.Action == "rotate"
 	switch {
-	case t.Action != "trust" && t.Action != "revoke":
-		return fieldErrorf("action", "%q is neither trust nor revoke", clip(t.Action))
+	case !rotates && t.Action != "trust" && t.Action != "revoke":
+		return fieldErrorf("action", "%q is neither trust nor revoke nor rotate", clip(t.Action))
+	case !rotates && (t.Role != "" || t.Replaces != ""):
+		return fieldErrorf("role", "only a rotation has one, and a key that it replaces")
+	case rotates && t.Role != RoleLog && t.Role != RoleObserver:
+		return fieldErrorf("role", "%q is neither log nor observer", clip(t.Role))
+	case rotates && t.Replaces == "":
+		return fieldErrorf("replaces", "missing; a rotation says whose place the key takes")
+	case rotates && t.NotBefore.IsZero():
+		return fieldErrorf("notBefore", "missing; a rotation says from when the key is in force")
 	case t.KeyID == "":
 		return fieldErrorf("keyID", "missing")
 	case t.Key == "":

@@ -25,27 +25,59 @@ func (e Evidence) Trusted() bool { return e == Attested || e == Observed }
 // trusts nobody. It is a pure function of genesis and of the trust entries
 // applied in order, so that every holder of those entries grades alike.
 type TrustHistory struct {
-	observer string // key ID from genesis
-	keys     map[string][]Trust
+	observers []observer // oldest first; the first from genesis
+	keys      map[string][]Trust
+}
+
+// observer is a key that signs what the ledger observes, from when on.
+type observer struct {
+	id   string
+	from time.Time // zero for the one that genesis names
 }
 
 // NewTrustHistory returns the history that starts with the ledger's observer
 // key.
 func NewTrustHistory(observerKeyID string) *TrustHistory {
-	return &TrustHistory{observer: observerKeyID, keys: map[string][]Trust{}}
+	h := &TrustHistory{keys: map[string][]Trust{}}
+	if observerKeyID != "" {
+		h.observers = []observer{{id: observerKeyID}}
+	}
+	return h
 }
 
 // Apply adds the next trust entry. A statement counts once: the same one in a
 // later entry is a copy that anybody can hand in, and would undo a revocation.
+// A rotation counts if it replaces the observer that is in force; that the
+// keys signed it is for the caller to check.
 func (h *TrustHistory) Apply(t Trust) {
 	same := func(o Trust) bool { return reflect.DeepEqual(o, t) }
-	if !slices.ContainsFunc(h.keys[t.KeyID], same) {
-		h.keys[t.KeyID] = append(h.keys[t.KeyID], t)
+	if slices.ContainsFunc(h.keys[t.KeyID], same) {
+		return
+	}
+	h.keys[t.KeyID] = append(h.keys[t.KeyID], t)
+	if t.Action == "rotate" && t.Role == RoleObserver && t.Replaces == h.Observer() && t.Replaces != "" {
+		h.observers = append(h.observers, observer{t.KeyID, t.NotBefore})
 	}
 }
 
-// Observer is the key ID of the ledger's own observer.
-func (h *TrustHistory) Observer() string { return h.observer }
+// Observer is the key ID of the ledger's own observer: the one in force at the
+// end of the history.
+func (h *TrustHistory) Observer() string {
+	if len(h.observers) == 0 {
+		return ""
+	}
+	return h.observers[len(h.observers)-1].id
+}
+
+// observes says whether id is the observer for what was recorded at a time.
+func (h *TrustHistory) observes(id string, at time.Time) bool {
+	for i, o := range slices.Backward(h.observers) {
+		if i == 0 || !at.Before(o.from) {
+			return o.id == id
+		}
+	}
+	return false
+}
 
 // Keys returns the PEM of every key that a trust entry names, by key ID.
 func (h *TrustHistory) Keys() map[string]string {
@@ -57,17 +89,20 @@ func (h *TrustHistory) Keys() map[string]string {
 }
 
 // Grade says how we know what an entry states, given the IDs of the keys whose
-// signatures on its envelope verified.
+// signatures on its envelope verified. What an observer signs is observed
+// while it is in force; a rotation entry, which both sign, is the first of the
+// new one's time.
 func (h *TrustHistory) Grade(header Header, predicateType string, signers []string) Evidence {
+	grade := Claimed
 	for _, id := range signers {
-		if id != h.observer && h.trusts(id, header, predicateType) {
+		switch own := h.observes(id, header.RecordedAt); {
+		case !own && h.trusts(id, header, predicateType):
 			return Attested
+		case own && !h.revoked(id, header.RecordedAt):
+			grade = Observed
 		}
 	}
-	if h.observer != "" && slices.Contains(signers, h.observer) && !h.revoked(h.observer, header.RecordedAt) {
-		return Observed
-	}
-	return Claimed
+	return grade
 }
 
 // trusts follows the entries about one key: trust adds up, and a revocation
@@ -75,6 +110,9 @@ func (h *TrustHistory) Grade(header Header, predicateType string, signers []stri
 func (h *TrustHistory) trusts(id string, header Header, predicateType string) bool {
 	ok := false
 	for _, t := range h.keys[id] {
+		if t.Action == "rotate" {
+			continue // says whose key it is, not that it is trusted
+		}
 		if t.Action == "revoke" {
 			ok = ok && header.RecordedAt.Before(t.NotAfter)
 			continue

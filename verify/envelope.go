@@ -26,16 +26,16 @@ func Signers(env schema.Envelope, keys []schema.PublicKey) []string {
 		if slices.Contains(ids, k.ID) {
 			continue
 		}
-		if slices.ContainsFunc(env.Signatures, func(s schema.Signature) bool { return signedBy(k.Key, pae, s.Sig) }) {
+		if slices.ContainsFunc(env.Signatures, func(s schema.Signature) bool { return SignedBy(k.Key, pae, s.Sig) }) {
 			ids = append(ids, k.ID)
 		}
 	}
 	return ids
 }
 
-// signedBy verifies one signature. Ed25519 is checked by the standard library;
+// SignedBy verifies one signature over msg. Ed25519 is checked by the standard library;
 // ECDSA and RSA with the hashes that in-toto and Sigstore use for them.
-func signedBy(pub crypto.PublicKey, msg, sig []byte) bool {
+func SignedBy(pub crypto.PublicKey, msg, sig []byte) bool {
 	if key, ok := pub.(ed25519.PublicKey); ok {
 		return len(sig) == ed25519.SignatureSize && ed25519.Verify(key, msg, sig)
 	}

@@ -61,6 +61,11 @@ func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*V
 	if opts == nil {
 		opts = &Options{}
 	}
+	given := v
+	chain, v, first, err := b.chain(given)
+	if err != nil {
+		return nil, err
+	}
 	c, err := OpenCheckpoint([]byte(b.Checkpoint), v)
 	if err != nil {
 		return nil, err
@@ -90,7 +95,7 @@ func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*V
 			return nil, err
 		}
 		if i == 0 {
-			err = ck.genesis(entry, v)
+			err = ck.genesis(entry, first)
 		} else {
 			err = ck.entry(entry)
 		}
@@ -105,6 +110,7 @@ func (b *Bundle) Verify(ctx context.Context, v note.Verifier, opts *Options) (*V
 		return nil, err
 	}
 	ck.conclude()
+	ck.concludeKeys(chain, given)
 	return ck.verdict, nil
 }
 
@@ -114,6 +120,7 @@ type checkState struct {
 	opts      *Options
 	verdict   *Verdict
 	trust     *schema.TrustHistory
+	observer  schema.PublicKey // in force after the entries read so far
 	keys      []schema.PublicKey
 	entries   []opened
 	graph     *schema.FactGraph
@@ -169,7 +176,7 @@ func (c *checkState) genesis(e schema.Entry, v note.Verifier) error {
 		return &FalseError{claim, errors.New("its observer key did not sign it")}
 	}
 	c.trust = schema.NewTrustHistory(observer.ID)
-	c.keys = []schema.PublicKey{observer}
+	c.observer, c.keys = observer, []schema.PublicKey{observer}
 	c.verdict.Observer = observer.ID
 	return c.entry(e)
 }
@@ -199,7 +206,7 @@ func (c *checkState) entry(e schema.Entry) error {
 			c.resources[r.Key] = r
 		}
 	}
-	if s.PredicateType != schema.TrustV1 || len(Signers(e.Envelope, c.keys[:1])) == 0 {
+	if s.PredicateType != schema.TrustV1 || len(Signers(e.Envelope, []schema.PublicKey{c.observer})) == 0 {
 		return nil
 	}
 	var t schema.Trust
@@ -212,6 +219,9 @@ func (c *checkState) entry(e schema.Entry) error {
 	}
 	c.trust.Apply(t)
 	c.keys = append(c.keys, pub)
+	if c.trust.Observer() == pub.ID { // the chain was checked before
+		c.observer, c.verdict.Observer = pub, pub.ID
+	}
 	return nil
 }
 

@@ -7,6 +7,8 @@
 // is that of the image: a signature copied from another image is no signature
 // of this one.
 //
+// LoadPrivate reads the key files that cosign writes, for keys of a ledger.
+//
 // Sign and GenerateKey are for demonstrations and tests. retrace signs no
 // images of anybody.
 package cosign
