@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/ledger/engine"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 // Limits of a batch beside those of package schema. The first three keep every
@@ -127,6 +127,7 @@ type request struct {
 type pending struct {
 	*request
 	places []schema.Recorded // of the envelopes, as far as they are known
+	rotate *Rotation         // instead of a request, which the committer makes of it; else nil
 	taken  atomic.Bool       // by the committer, or by a caller that went away
 	answer chan answer       // has room for the one answer
 }
@@ -273,6 +274,9 @@ func (g genesis) checkEnvelope(env schema.Envelope) error {
 	if s.PredicateType == schema.GenesisV1 {
 		return &schema.FieldError{Field: "predicateType", Reason: "a ledger has one genesis, entry 0"}
 	}
+	if s.PredicateType == schema.TrustV1 && verify.IsRotation(env) {
+		return &schema.FieldError{Field: "predicate.action", Reason: "the ledger records rotations of its keys itself: run `retrace keys rotate` where it is"}
+	}
 	_, err = s.Facts()
 	return err
 }
@@ -286,7 +290,10 @@ func (g genesis) checkEnvelope(env schema.Envelope) error {
 func (g genesis) checkOwn(env schema.Envelope) (claims bool, err error) {
 	pae := dsse.PAE(env.PayloadType, env.Payload)
 	for i, sig := range env.Signatures {
-		own := len(sig.Sig) == ed25519.SignatureSize && ed25519.Verify(g.observer, pae, sig.Sig)
+		if err := g.checkRetired(sig.KeyID); err != nil {
+			return false, err
+		}
+		own := verify.SignedBy(g.chain.Observer().Key, pae, sig.Sig)
 		if sig.KeyID != g.observerID {
 			if own {
 				return false, &schema.FieldError{Field: fmt.Sprintf("signatures.%d.keyid", i), Reason: fmt.Sprintf("is %q, and the signature is by the observer key %s", clip(sig.KeyID), g.observerID)}

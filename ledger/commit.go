@@ -80,6 +80,9 @@ func (l *Ledger) stop(err error, group []*pending) {
 // request that cannot be taken is refused alone. An error means that the
 // commit failed part-way; the requests in it have no answer then.
 func (l *Ledger) commit(group []*pending) error {
+	if i := slices.IndexFunc(group, isRotation); i >= 0 {
+		return l.commitRotation(group, i)
+	}
 	if err := l.room(group); err != nil {
 		for _, p := range group {
 			p.reply(schema.Receipt{}, err)
@@ -126,7 +129,8 @@ type commit struct {
 	holed    map[int64]segment // with bodies taken out, by their first entry
 	cursors  map[string]string // moved, by key
 	puts     []engine.Put
-	next     *view // what readers see after it; nil if no entry is new
+	next     *view       // what readers see after it; nil if no entry is new
+	also     note.Signer // the new log key, in the commit of its rotation; else nil
 }
 
 // newEntry is an entry that the commit adds.
@@ -243,7 +247,9 @@ func (c *commit) seal() error {
 	if len(c.entries) == 0 {
 		return nil
 	}
-	c.now = c.clock()
+	if c.now.IsZero() { // a rotation says in its entry when it is recorded
+		c.now = c.clock()
+	}
 	c.tree.full = c.putTile
 	defer func() { c.tree.full = nil }()
 	if err := c.putSegments(); err != nil {
@@ -413,7 +419,7 @@ func (c *commit) sign() error {
 		return err
 	}
 	cp := verify.Checkpoint{Origin: c.ledger.genesis.origin, Size: c.tree.size(), Root: root}
-	cp.Note, err = note.Sign(&note.Note{Text: verify.FormatCheckpoint(cp.Origin, cp.Size, cp.Root)}, c.key)
+	cp.Note, err = note.Sign(&note.Note{Text: verify.FormatCheckpoint(cp.Origin, cp.Size, cp.Root)}, c.signers()...)
 	if err != nil {
 		return fmt.Errorf("signing the checkpoint of size %d: %w", cp.Size, err)
 	}

@@ -60,7 +60,7 @@ func (l *Ledger) findDuplicate(s engine.Snapshot, v *view, id identity) (schema.
 	if err != nil {
 		return schema.Recorded{}, err
 	}
-	if e.State == schema.Present && identify(l.committer.secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerID)) != id {
+	if e.State == schema.Present && identify(l.committer.secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerAt(index))) != id {
 		return schema.Recorded{}, damage(where, "names entry %d for another envelope", index)
 	}
 	return schema.Recorded{Index: index, LeafHash: tlog.RecordHash(e.Commitment[:]), Duplicate: true}, nil

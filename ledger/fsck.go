@@ -67,10 +67,12 @@ type checker struct {
 	outside []outside           // that others vouch for
 	tree    *tree               // over the entries read so far
 	roots   map[int64]tlog.Hash // of the sizes in signed and stored, as read
+	older   []note.Verifier     // the log's keys before verifier
 	genesis genesis
-	secret  []byte // nil in a copy without it
-	last    state  // recordedAt of the entry before
-	dups    int64  // entries that should be found in the index of duplicates
+	rotated []int64 // entries that rotate keys
+	secret  []byte  // nil in a copy without it
+	last    state   // recordedAt of the entry before
+	dups    int64   // entries that should be found in the index of duplicates
 	erased  erasures
 }
 
@@ -100,6 +102,7 @@ func (c *checker) run() error {
 		return err
 	}
 	defer lock.release()
+	c.findKeys()
 	if err := c.readCheckpoints(); err != nil {
 		return err
 	}
@@ -118,7 +121,7 @@ func (c *checker) run() error {
 
 // readCheckpoints reads the checkpoint file and the secret beside it.
 func (c *checker) readCheckpoints() error {
-	file, signed, faults, err := openCheckpointFile(c.dir, c.verifier, false)
+	file, signed, faults, err := openCheckpointFile(c.dir, c.verifier, false, c.older...)
 	for _, f := range faults {
 		if err := c.find(checkpointPath(c.dir), "%s", f); err != nil {
 			return err
@@ -163,7 +166,7 @@ func (c *checker) readStore(s engine.Snapshot) error {
 	c.roots = map[int64]tlog.Hash{}
 	c.erased = erasures{}
 	for _, check := range []func(engine.Snapshot) error{
-		c.readSegments, c.readErasures, c.compareRoots, c.compareOutside, c.readExtra, c.readCursors,
+		c.readSegments, c.readErasures, c.compareRoots, c.compareOutside, c.compareKeys, c.readExtra, c.readCursors,
 	} {
 		if err := check(s); err != nil {
 			return err
@@ -319,14 +322,18 @@ func (c *checker) checkBody(s engine.Snapshot, index int64, r record) error {
 	}
 	c.last.recordedAt = e.Header.RecordedAt
 	if index == 0 {
-		if c.genesis, err = readGenesis(e.Envelope); err == nil {
+		if c.genesis, err = readGenesis(e.Envelope); err == nil && len(c.older) == 0 {
 			err = c.genesis.matches(c.verifier)
 		}
 		if err != nil {
 			return c.find(entryName(index), "%v", err)
 		}
-	} else if c.genesis.observerID == "" {
-		return nil // nobody knows who signs here: the genesis is withheld, or was reported
+	} else if rotated, err := c.followRotation(e); err != nil {
+		return c.find(entryName(index), "%v", err)
+	} else if rotated {
+		return c.checkDuplicate(s, e)
+	} else if c.genesis.chain == nil {
+		return nil // what genesis lacks was found
 	} else if _, err := c.genesis.checkOwn(e.Envelope); err != nil {
 		return c.find(entryName(index), "%v", err)
 	}
@@ -342,7 +349,7 @@ func (c *checker) checkDuplicate(s engine.Snapshot, e schema.Entry) error {
 		return nil
 	}
 	c.dups++
-	id := identify(c.secret, e.Header.Namespace, e.Envelope.Identity(c.genesis.observerID))
+	id := identify(c.secret, e.Header.Namespace, e.Envelope.Identity(c.genesis.observerAt(e.Index)))
 	var index uint64
 	err := s.Get(id.key(), func(value []byte) error {
 		if len(value) != 8 {

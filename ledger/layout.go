@@ -13,6 +13,7 @@ import (
 //	e/ index(8)            a full entry bundle (C2SP tlog-tiles)
 //	k/ namespace 0 source  a sealed cursor
 //	r                      in a mirror: the sealed checkpoint that it is being brought to
+//	v                      the sealed indexes(8 each) of the rotations of keys, if there are any
 //	s                      the sealed state: the newest checkpoint of the store
 //	t/ level(1) index(8)   a full hash tile (C2SP tlog-tiles)
 //	x/ index(8)            index(8) of the entry that erased this one's body
@@ -22,6 +23,7 @@ const (
 	bundlePrefix  = "e/"
 	cursorPrefix  = "k/"
 	targetKey     = "r"
+	rotationsKey  = "v"
 	stateKey      = "s"
 	tilePrefix    = "t/"
 	erasedPrefix  = "x/"

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"crypto/ed25519"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,7 +9,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger/engine"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
@@ -68,12 +66,17 @@ type Ledger struct {
 	committer *committer
 }
 
-// genesis is what entry 0 says.
+// genesis is what entry 0 says, and what rotations made of it since.
 type genesis struct {
 	origin     string
-	log        note.Verifier
-	observerID string
-	observer   ed25519.PublicKey
+	log        note.Verifier // in force
+	observerID string        // in force
+	chain      *verify.Chain
+}
+
+// newGenesis is what a chain of keys says.
+func newGenesis(c *verify.Chain) genesis {
+	return genesis{origin: c.Origin(), log: c.Log(), observerID: c.Observer().ID, chain: c}
 }
 
 // readGenesis takes the genesis statement out of an envelope and checks that
@@ -94,26 +97,18 @@ func readGenesis(env schema.Envelope) (genesis, error) {
 	if err := schema.DecodePredicate(s, true, &p); err != nil {
 		return g, fmt.Errorf("genesis: %w", err)
 	}
-	g.origin = p.Origin
-	if g.log, err = verify.ParseLogKey([]byte(p.LogKey), p.Origin); err != nil {
-		return g, fmt.Errorf("genesis: logKey: %w", err)
-	}
-	observer, err := keys.ParsePublic([]byte(p.ObserverKey))
+	chain, err := verify.NewChain(p)
 	if err != nil {
-		return g, fmt.Errorf("genesis: observerKey: %w", err)
+		return g, fmt.Errorf("genesis: %w", err)
 	}
-	pub, ok := observer.Key.(ed25519.PublicKey)
-	if !ok {
-		return g, fmt.Errorf("genesis: observerKey: it is a %T; retrace signs with Ed25519", observer.Key)
-	}
-	g.observerID, g.observer = observer.ID, pub
+	g = newGenesis(chain)
 	if claims, err := g.checkOwn(env); err != nil || !claims {
 		return g, fmt.Errorf("genesis: it is not signed by the observer key it names, %s", g.observerID)
 	}
 	return g, nil
 }
 
-// matches checks that key is the log key that the genesis names.
+// matches checks that key is the log key in force.
 func (g genesis) matches(key interface {
 	Name() string
 	KeyHash() uint32
@@ -127,8 +122,8 @@ func (g genesis) matches(key interface {
 // Origin is the first line of every checkpoint of the ledger.
 func (l *Ledger) Origin() string { return l.genesis.origin }
 
-// Observer is the ID of the key that signs what retrace itself observes, as
-// the genesis entry names it.
+// Observer is the ID of the key that signs what retrace itself observes: the
+// one in force, of those that Keys returns.
 func (l *Ledger) Observer() string { return l.genesis.observerID }
 
 // Dir is the directory of the ledger.

@@ -53,7 +53,19 @@ func OpenReadOnly(dir string, key note.Verifier, opts *Options) (*Ledger, error)
 	return open(dir, key, opts, false)
 }
 
-func open(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger, err error) {
+func open(dir string, v note.Verifier, opts *Options, writable bool) (*Ledger, error) {
+	l, err := openWith(dir, v, opts, writable)
+	if newest := newestKey(dir, v, err); newest != nil {
+		if writable {
+			return nil, fmt.Errorf("opening the ledger in %s with the key %s+%08x: %w: %s+%08x is in force", dir, v.Name(), v.KeyHash(), ErrRotated, newest.Name(), newest.KeyHash())
+		}
+		return openWith(dir, newest, opts, writable)
+	}
+	return l, err
+}
+
+// openWith opens the ledger with the log key in force.
+func openWith(dir string, v note.Verifier, opts *Options, writable bool) (_ *Ledger, err error) {
 	l, err := newLedger(dir, v)
 	if err != nil {
 		return nil, err
@@ -338,7 +350,8 @@ func readLeaves(s engine.Snapshot, low, high int64) ([]commitment, error) {
 	return leaves, nil
 }
 
-// loadGenesis reads entry 0 and checks that the ledger is opened with its key.
+// loadGenesis reads entry 0 and the rotations since, and checks that the ledger
+// is opened with the log key in force.
 func (l *Ledger) loadGenesis() error {
 	return l.engine.View(func(s engine.Snapshot) error {
 		e, err := l.readEntry(s, l.view.Load(), 0)
@@ -355,7 +368,10 @@ func (l *Ledger) loadGenesis() error {
 		if l.genesis, err = readGenesis(e.Envelope); err != nil {
 			return err
 		}
-		return l.genesis.matches(l.verifier)
+		if err := l.followRotations(s); err != nil {
+			return err
+		}
+		return l.checkKey(l.verifier)
 	})
 }
 
@@ -378,7 +394,7 @@ func (l *Ledger) loadSecret() error {
 		if err != nil {
 			return err
 		}
-		found, err := l.findDuplicate(s, l.view.Load(), identify(secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerID)))
+		found, err := l.findDuplicate(s, l.view.Load(), identify(secret, e.Header.Namespace, e.Envelope.Identity(l.genesis.observerAt(0))))
 		if err != nil {
 			return err
 		}

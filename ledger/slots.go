@@ -104,8 +104,9 @@ func createCheckpointFile(dir string, signed []byte) error {
 // openCheckpointFile reads the checkpoints in the slots, the newest last. A
 // slot that is torn or damaged is passed over for the other; faults says what
 // was wrong. Without a readable slot it is not known what was signed, and the
-// error is a *DamageError.
-func openCheckpointFile(dir string, v note.Verifier, writable bool) (_ *checkpointFile, signed []verify.Checkpoint, faults []string, err error) {
+// error is a *DamageError. A slot may also hold what one of older signed, the
+// log's keys before v.
+func openCheckpointFile(dir string, v note.Verifier, writable bool, older ...note.Verifier) (_ *checkpointFile, signed []verify.Checkpoint, faults []string, err error) {
 	path := checkpointPath(dir)
 	mode := os.O_RDONLY
 	if writable {
@@ -133,7 +134,7 @@ func openCheckpointFile(dir string, v note.Verifier, writable bool) (_ *checkpoi
 	f := &checkpointFile{f: file}
 	why := errEmptySlot
 	for i := range slotCount {
-		cp, err := readSlot(data, i, v)
+		cp, err := readSlot(data, i, v, older)
 		switch {
 		case errors.Is(err, errEmptySlot):
 		case err != nil:
@@ -157,13 +158,22 @@ func openCheckpointFile(dir string, v note.Verifier, writable bool) (_ *checkpoi
 	return f, signed, faults, nil
 }
 
-func readSlot(data []byte, i int, v note.Verifier) (verify.Checkpoint, error) {
+func readSlot(data []byte, i int, v note.Verifier, older []note.Verifier) (verify.Checkpoint, error) {
 	low, high := min(i*slotSize, len(data)), min((i+1)*slotSize, len(data))
 	signed, err := parseSlot(data[low:high])
 	if err != nil {
 		return verify.Checkpoint{}, err
 	}
-	return verify.OpenCheckpoint(signed, v)
+	cp, err := verify.OpenCheckpoint(signed, v)
+	for _, o := range older {
+		if err == nil {
+			break
+		}
+		if byOlder, olderErr := verify.OpenCheckpoint(signed, o); olderErr == nil {
+			return byOlder, nil
+		}
+	}
+	return cp, err
 }
 
 // missingCheckpoint tells a directory without a ledger from one that lost its

@@ -55,6 +55,14 @@ func NewChain(g schema.Genesis) (*Chain, error) {
 	}, nil
 }
 
+// GivenTo is the chain for somebody who holds v: where it has a key of v's name
+// and hash, that key has to be v.
+func (c *Chain) GivenTo(v note.Verifier) *Chain {
+	given := *c
+	given.given = v
+	return &given
+}
+
 // Origin is the name of the log.
 func (c *Chain) Origin() string { return c.origin }
 
@@ -221,7 +229,7 @@ func (b *Bundle) chain(v note.Verifier) (chain *Chain, signer, first note.Verifi
 			if chain = genesisChain(e); chain == nil {
 				return nil, v, v, nil
 			}
-			chain.given = v
+			chain = chain.GivenTo(v)
 			continue
 		}
 		if chain != nil {
