@@ -217,14 +217,24 @@ func (s *noteSigner) Sign(msg []byte) ([]byte, error) { return s.sign(msg) }
 // only, and syncs it. It never replaces a file. Only a key of Generate,
 // FromSeed or Load can be written.
 func (p *Private) Create(path string) error {
+	text, err := p.Marshal()
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return CreateFile(path, text)
+}
+
+// Marshal encodes the private key as PKCS #8 in PEM. Only a key of Generate,
+// FromSeed or Load has this text.
+func (p *Private) Marshal() ([]byte, error) {
 	if p.seed == nil {
-		return fmt.Errorf("writing %s: the private key %s is not held here", path, p.id)
+		return nil, fmt.Errorf("the private key %s is held by somebody else's code", p.id)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(p.seed)
 	if err != nil {
-		return fmt.Errorf("encoding a key for %s: %w", path, err)
+		return nil, fmt.Errorf("encoding the key %s: %w", p.id, err)
 	}
-	return CreateFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // CreateFile writes the text of a private key to a new file, readable by its

@@ -115,7 +115,7 @@ func TestKeyFile(t *testing.T) {
 		t.Errorf("mode of a key file = %v, %v, want 0600", info.Mode().Perm(), err)
 	}
 	back, err := Load(path)
-	if err != nil || back.ID() != key.ID() || !back.Public().Equal(key.Public()) {
+	if err != nil || back.ID() != key.ID() || !back.Public().(ed25519.PublicKey).Equal(key.Public()) {
 		t.Errorf("Load = %v, %v, want %s", back, err, key.ID())
 	}
 	before, err := os.ReadFile(path)

@@ -53,6 +53,7 @@ type DamageError struct {
 	Where   string // such as "entry 7" or "tile level 0, index 3"
 	Problem string
 	Err     error // the cause, if there is one beneath
+	Key     bool  // a key file is gone, and what the store holds is not touched by it
 }
 
 func (e *DamageError) Error() string {

@@ -382,7 +382,7 @@ func (l *Ledger) loadSecret() error {
 	secret, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return damage(path, "missing; without it duplicates are not recognized, so it has to come from a backup")
+		return &DamageError{Where: path, Problem: "missing; without it duplicates are not recognized, so it has to come from a backup", Key: true}
 	case err != nil:
 		return err
 	case len(secret) != secretSize:

@@ -16,11 +16,23 @@ import (
 // The page's examples are this package's test data, so that neither goes stale.
 func formatExamples(t testing.TB) map[string]Statement {
 	t.Helper()
+	examples := map[string]Statement{}
+	for _, s := range allExamples(t) {
+		if _, ok := examples[s.PredicateType]; !ok {
+			examples[s.PredicateType] = s
+		}
+	}
+	return examples
+}
+
+// allExamples returns every statement in docs/formats.md.
+func allExamples(t testing.TB) []Statement {
+	t.Helper()
 	page, err := os.ReadFile("../docs/formats.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	examples := map[string]Statement{}
+	var examples []Statement
 	for _, part := range strings.Split(string(page), "```json\n")[1:] {
 		block, _, ok := strings.Cut(part, "```")
 		if !ok {
@@ -31,7 +43,7 @@ func formatExamples(t testing.TB) map[string]Statement {
 			t.Fatalf("docs/formats.md: %v in\n%s", err, block)
 		}
 		for _, d := range docs {
-			examples[d.Statement.PredicateType] = d.Statement
+			examples = append(examples, d.Statement)
 		}
 	}
 	return examples

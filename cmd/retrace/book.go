@@ -9,10 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/retrace-ledger/retrace/client"
@@ -186,7 +184,7 @@ func (b *book) held(ctx context.Context, r schema.Resource) (bool, error) {
 
 // loadObserver loads the observer key, which a copy may lack.
 func (b *book) loadObserver(dir string) error {
-	k, err := keys.Load(filepath.Join(dir, observerKey))
+	k, err := loadKey(filepath.Join(dir, observerKey))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil
 	}
@@ -246,8 +244,9 @@ func openLedger(ctx context.Context, dir string) (*ledger.Ledger, error) {
 func waitForLedger(ctx context.Context, dir string, patience time.Duration) (*ledger.Ledger, error) {
 	deadline := time.Now().Add(patience)
 	said := false
+	var key logKey
 	for {
-		l, err := tryOpen(dir)
+		l, err := key.open(dir)
 		if !errors.Is(err, ledger.ErrLocked) || time.Now().After(deadline) {
 			return l, err
 		}
@@ -263,36 +262,8 @@ func waitForLedger(ctx context.Context, dir string, patience time.Duration) (*le
 	}
 }
 
-func tryOpen(dir string) (*ledger.Ledger, error) {
-	vkey, err := os.ReadFile(filepath.Join(dir, logVKeyFile))
-	if err != nil {
-		return nil, err
-	}
-	v, err := verify.ParseLogKey(vkey, "")
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, logVKeyFile), err)
-	}
-	signer, err := logSigner(dir, v.Name())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return ledger.OpenReadOnly(dir, v, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	l, err := ledger.Open(dir, signer, nil)
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
-		return ledger.OpenReadOnly(dir, v, nil)
-	}
-	return l, err
-}
-
-func logSigner(dir, origin string) (note.Signer, error) {
-	k, err := keys.Load(filepath.Join(dir, logKeyFile))
-	if err != nil {
-		return nil, err
-	}
-	return k.NoteSigner(origin)
-}
+// tryOpen opens the ledger in dir without waiting for anybody.
+func tryOpen(dir string) (*ledger.Ledger, error) { return new(logKey).open(dir) }
 
 // view is the graph as of a size and a time, as flags give them.
 func (b *book) view(size int64, at string) (*lineage.View, error) {

@@ -94,8 +94,12 @@ func runbookPage(err error) string {
 		return "short"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, ledger.ErrDiskFull):
 		return "disk-full"
+	case errors.As(err, &damage) && damage.Key:
+		return "key-lost"
 	case errors.As(err, &damage):
 		return "damaged"
+	case errors.Is(err, ledger.ErrReadOnly):
+		return "key-lost"
 	}
 	return ""
 }

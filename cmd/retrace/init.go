@@ -16,21 +16,25 @@ import (
 )
 
 func (a *app) initCmd() *cobra.Command {
-	var origin string
+	var origin, logKey, observer string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a ledger in .retrace, or in --dir",
 		Long: `Make a ledger: a directory with an Ed25519 log key (log.key), its public half as
 a C2SP verifier key (log.vkey) and as PEM (log.pub), and the key that signs what
-retrace observes (observer.key). Give log.vkey to whoever shall verify.`,
-		Example: "  retrace init\n  retrace --dir /srv/ledger init --origin ledger.example.com/ml",
+retrace observes (observer.key). Give log.vkey to whoever shall verify.
+
+Keys that you have can be used instead: --log-key and --observer-key take a key
+of retrace, or a key file of cosign, which is copied as it is and stays encrypted;
+its password comes from COSIGN_PASSWORD or is asked for. A log key is Ed25519.`,
+		Example: "  retrace init\n  retrace --dir /srv/ledger init --origin ledger.example.com/ml\n  retrace init --observer-key cosign.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := a.dir
 			if dir == "" {
 				dir = dirName
 			}
-			vkey, err := createLedger(dir, origin)
+			vkey, err := createLedger(dir, origin, logKey, observer)
 			if err != nil {
 				return cannot(err)
 			}
@@ -42,12 +46,14 @@ retrace observes (observer.key). Give log.vkey to whoever shall verify.`,
 		},
 	}
 	cmd.Flags().StringVar(&origin, "origin", "", "`NAME` of the log, unique in the world (default HOST/RANDOM)")
+	cmd.Flags().StringVar(&logKey, "log-key", "", "`FILE` with the private log key, Ed25519 (default: made)")
+	cmd.Flags().StringVar(&observer, "observer-key", "", "`FILE` with the private observer key (default: made)")
 	return cmd
 }
 
-// createLedger makes a ledger with new keys in dir and returns its verifier
-// key.
-func createLedger(dir, origin string) (string, error) {
+// createLedger makes a ledger in dir with the keys in two files, or with new
+// ones where a name is empty, and returns its verifier key.
+func createLedger(dir, origin, logKeyFrom, observerFrom string) (string, error) {
 	if origin == "" {
 		var err error
 		if origin, err = newOrigin(); err != nil {
@@ -57,13 +63,19 @@ func createLedger(dir, origin string) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, logVKeyFile)); err == nil {
 		return "", fmt.Errorf("%s holds a ledger already", dir)
 	}
-	logKey, err := keys.Generate()
+	logText, logKey, err := newKey(logKeyFrom)
 	if err != nil {
 		return "", err
 	}
-	observer, err := keys.Generate()
+	if err := checkLogKey(logKey, logKeyFrom); err != nil {
+		return "", err
+	}
+	observerText, observer, err := newKey(observerFrom)
 	if err != nil {
 		return "", err
+	}
+	if logKey.ID() == observer.ID() {
+		return "", fmt.Errorf("%s and %s hold the same key; the log and what it records are signed with two", logKeyFrom, observerFrom)
 	}
 	signer, err := logKey.NoteSigner(origin)
 	if err != nil {
@@ -80,7 +92,7 @@ func createLedger(dir, origin string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	if err := writeKeys(dir, vkey, logKey, observer); err != nil {
+	if err := writeKeys(dir, logText, observerText, logKey, observer); err != nil {
 		return "", err
 	}
 	// The verifier key is written last: its presence says that a ledger is here.
@@ -124,9 +136,9 @@ func newGenesis(origin, vkey string, observer *keys.Private) (schema.Envelope, e
 	return observer.SignStatement(s)
 }
 
-func writeKeys(dir, vkey string, logKey, observer *keys.Private) error {
-	for name, k := range map[string]*keys.Private{logKeyFile: logKey, observerKey: observer} {
-		if err := k.Create(filepath.Join(dir, name)); err != nil {
+func writeKeys(dir string, logText, observerText []byte, logKey, observer *keys.Private) error {
+	for name, text := range map[string][]byte{logKeyFile: logText, observerKey: observerText} {
+		if err := keys.CreateFile(filepath.Join(dir, name), text); err != nil {
 			return err
 		}
 	}

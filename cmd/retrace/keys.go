@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 func (a *app) keysCmd() *cobra.Command {
@@ -22,7 +24,7 @@ func (a *app) keysCmd() *cobra.Command {
 		Use:     "keys",
 		Short:   "List the keys of the ledger and those it trusts",
 		Long:    "List the keys of the ledger and those it trusts. Every change of trust is an entry:\nanswers as of an earlier size are graded by what was trusted then.",
-		Example: "  retrace keys\n  retrace keys trust builder.pub --name ci --type https://slsa.dev/provenance/v1\n  retrace keys revoke builder.pub --since '2h ago' --reason 'laptop stolen'",
+		Example: "  retrace keys\n  retrace keys trust builder.pub --name ci --type https://slsa.dev/provenance/v1\n  retrace keys revoke builder.pub --since '2h ago' --reason 'laptop stolen'\n  retrace keys rotate log",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -40,7 +42,7 @@ func (a *app) keysCmd() *cobra.Command {
 			return a.listKeys(cmd, b, v)
 		},
 	}
-	cmd.AddCommand(a.trustCmd(), a.revokeCmd())
+	cmd.AddCommand(a.trustCmd(), a.revokeCmd(), a.rotateCmd())
 	return cmd
 }
 
@@ -49,34 +51,68 @@ type trustJSON struct {
 	schema.Trust
 }
 
+// ownKeyJSON is one of the ledger's own keys, past or in force.
+type ownKeyJSON struct {
+	Entry int64  `json:"entry"` // that names it
+	KeyID string `json:"keyID"`
+	VKey  string `json:"vkey,omitempty"`  // of a log key
+	Until int64  `json:"until,omitempty"` // the entry that put another in its place
+}
+
 func (a *app) listKeys(cmd *cobra.Command, b *book, v *lineage.View) error {
-	genesis, trusted, err := readTrust(cmd, b, v)
+	trusted, err := readTrust(cmd.Context(), b, v)
 	if err != nil {
 		return err
 	}
-	observer, err := keys.ParsePublic([]byte(genesis.ObserverKey))
-	if err != nil {
-		return err
-	}
+	logs, observers := ownKeys(trusted.chain.Logs()), ownKeys(trusted.chain.Observers())
 	if a.output == "json" {
 		return printJSON(cmd.OutOrStdout(), struct {
-			Origin   string      `json:"origin"`
-			LogKey   string      `json:"logKey"`
-			Observer string      `json:"observer"`
-			Trust    []trustJSON `json:"trust"`
-		}{genesis.Origin, genesis.LogKey, observer.ID, trusted})
+			Origin    string       `json:"origin"`
+			LogKey    string       `json:"logKey"`   // in force
+			Observer  string       `json:"observer"` // in force
+			LogKeys   []ownKeyJSON `json:"logKeys"`
+			Observers []ownKeyJSON `json:"observers"`
+			Trust     []trustJSON  `json:"trust"`
+		}{trusted.chain.Origin(), logs[len(logs)-1].VKey, observers[len(observers)-1].KeyID, logs, observers, trusted.entries})
 	}
 	t := newTable(cmd.OutOrStdout(), "ENTRY", "ROLE", "KEY", "NAME", "FROM", "UNTIL", "FOR")
-	t.row("0", "log", genesis.LogKey)
-	t.row("0", "observer", observer.ID)
-	for _, k := range trusted {
+	for _, own := range []struct {
+		role string
+		keys []ownKeyJSON
+	}{{schema.RoleLog, logs}, {schema.RoleObserver, observers}} {
+		for _, k := range own.keys {
+			note, id := "", k.KeyID
+			if k.Until > 0 {
+				note = fmt.Sprintf("until entry %d", k.Until)
+			}
+			if k.VKey != "" {
+				id = k.VKey
+			}
+			t.row(fmt.Sprint(k.Entry), own.role, id, note)
+		}
+	}
+	for _, k := range trusted.entries {
 		name, scope := k.Name, trustScope(k.Trust)
-		if k.Action == "revoke" {
+		if k.Action != "trust" {
 			name, scope = k.Reason, ""
+		}
+		if k.Action == "rotate" {
+			scope = "the " + k.Role + " key"
 		}
 		t.row(fmt.Sprint(k.Entry), k.Action, k.KeyID, name, when(k.NotBefore), when(k.NotAfter), scope)
 	}
 	return t.flush()
+}
+
+func ownKeys(links []verify.Link) []ownKeyJSON {
+	out := make([]ownKeyJSON, len(links))
+	for i, l := range links {
+		out[i] = ownKeyJSON{Entry: l.Entry, KeyID: l.ID, VKey: l.VKey}
+		if i+1 < len(links) {
+			out[i].Until = links[i+1].Entry
+		}
+	}
+	return out
 }
 
 // trustScope is what a key is trusted for, in words.
@@ -95,41 +131,51 @@ func trustScope(t schema.Trust) string {
 	return what
 }
 
-func readTrust(cmd *cobra.Command, b *book, v *lineage.View) (schema.Genesis, []trustJSON, error) {
-	var g schema.Genesis
-	read := func(index int64, into any) error {
-		e, err := b.log.Entry(cmd.Context(), index)
+// trustRecord is what the ledger says of keys: its own, and those it trusts.
+type trustRecord struct {
+	chain   *verify.Chain
+	entries []trustJSON
+}
+
+func readTrust(ctx context.Context, b *book, v *lineage.View) (trustRecord, error) {
+	r := trustRecord{entries: []trustJSON{}}
+	read := func(index int64, into any) (schema.Entry, error) {
+		e, err := b.log.Entry(ctx, index)
 		if err != nil {
-			return err
+			return e, err
 		}
 		s, err := e.Envelope.Statement()
 		if err != nil {
-			return err
+			return e, err
 		}
-		return schema.DecodePredicate(s, true, into)
+		return e, schema.DecodePredicate(s, true, into)
 	}
-	if err := read(0, &g); err != nil {
-		return g, nil, err
+	var g schema.Genesis
+	if _, err := read(0, &g); err != nil {
+		return r, err
 	}
-	observer, err := keys.ParsePublic([]byte(g.ObserverKey))
-	if err != nil {
-		return g, nil, err
+	var err error
+	if r.chain, err = verify.NewChain(g); err != nil {
+		return r, err
 	}
-	out := []trustJSON{}
-	for e, err := range v.Entries(cmd.Context(), 0, lineage.Filter{PredicateType: schema.TrustV1}) {
+	for e, err := range v.Entries(ctx, 0, lineage.Filter{PredicateType: schema.TrustV1}) {
 		if err != nil {
-			return g, nil, err
+			return r, err
 		}
-		if !slices.Contains(e.Signers, observer.ID) {
+		if !slices.Contains(e.Signers, r.chain.Observer().ID) {
 			continue // somebody else's wish: no answer heeds it
 		}
 		t := trustJSON{Entry: e.Index}
-		if err := read(e.Index, &t.Trust); err != nil {
-			return g, nil, err
+		entry, err := read(e.Index, &t.Trust)
+		if err != nil {
+			return r, err
 		}
-		out = append(out, t)
+		if r.chain, err = r.chain.Follow(entry); err != nil {
+			return r, err
+		}
+		r.entries = append(r.entries, t)
 	}
-	return g, out, nil
+	return r, nil
 }
 
 func (a *app) trustCmd() *cobra.Command {
@@ -186,21 +232,18 @@ func (a *app) revokeCmd() *cobra.Command {
 	return cmd
 }
 
-// mayTrust refuses to write what no answer would heed: only the observer that
-// genesis names changes trust, so that an agent cannot trust itself.
+// mayTrust refuses to write what no answer would heed: only the ledger's
+// observer changes trust, so that an agent cannot trust itself.
 func mayTrust(cmd *cobra.Command, b *book) error {
 	v, err := b.view(0, "")
 	if err != nil {
 		return err
 	}
-	genesis, _, err := readTrust(cmd, b, v)
+	trusted, err := readTrust(cmd.Context(), b, v)
 	if err != nil {
 		return err
 	}
-	observer, err := keys.ParsePublic([]byte(genesis.ObserverKey))
-	if err != nil {
-		return err
-	}
+	observer := trusted.chain.Observer()
 	if b.observer != nil && b.observer.ID() != observer.ID {
 		return cannot(&hinted{
 			fmt.Errorf("this agent's key is not the ledger's observer key %s, which alone changes trust", observer.ID),

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/sigstore/cosign/v2/pkg/cosign"
 
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger/witness/witnesstest"
@@ -45,6 +46,8 @@ func TestScripts(t *testing.T) {
 			"json":    scriptJSON,
 			"sign":    scriptSign,
 			"witness": scriptWitness,
+
+			"cosign-keys": scriptCosignKeys,
 		},
 	})
 }
@@ -162,6 +165,27 @@ func scriptSign(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(name+".dsse"), env.Raw, 0o644))
 	}
+}
+
+// scriptCosignKeys makes key files with cosign's own package and the password
+// "correct horse": cosign.key and other.key as `cosign generate-key-pair` does,
+// log-cosign.key as `cosign import-key-pair` does with an Ed25519 key.
+func scriptCosignKeys(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: cosign-keys")
+	}
+	password := func(bool) ([]byte, error) { return []byte("correct horse"), nil }
+	for _, name := range []string{"cosign.key", "other.key"} {
+		pair, err := cosign.GenerateKeyPair(password)
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(name), pair.PrivateBytes, 0o600))
+	}
+	k, err := keys.Generate()
+	ts.Check(err)
+	ts.Check(k.Create(ts.MkAbs("log.pem")))
+	pair, err := cosign.ImportKeyPair(ts.MkAbs("log.pem"), password)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("log-cosign.key"), pair.PrivateBytes, 0o600))
 }
 
 // scriptJSON looks into JSON: the value at a path matches a pattern, or is
