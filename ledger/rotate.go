@@ -35,11 +35,8 @@ type Rotation struct {
 // It is the last thing that this opening of the ledger records: what waits, and
 // whatever is appended afterwards, is refused with ErrRotated.
 func (l *Ledger) Rotate(ctx context.Context, r Rotation) (schema.Receipt, error) {
-	if l.committer == nil {
-		return schema.Receipt{}, fmt.Errorf("rotating a key of %s: %w", l.dir, ErrReadOnly)
-	}
-	if err := l.checkRotation(r); err != nil {
-		return schema.Receipt{}, fmt.Errorf("rotating the %s key of %s: %w", r.Role, l.dir, err)
+	if err := l.CheckRotation(r); err != nil {
+		return schema.Receipt{}, err
 	}
 	p := &pending{request: &request{}, rotate: &r, answer: make(chan answer, 1)}
 	receipt, err := l.submit(ctx, p)
@@ -55,8 +52,19 @@ func (l *Ledger) Keys() (logs, observers []verify.Link) {
 	return l.genesis.chain.Logs(), l.genesis.chain.Observers()
 }
 
-// checkRotation checks the keys of a rotation before anything is made of it.
-// That both sign is checked when the entry is.
+// CheckRotation checks the keys of a rotation before anything is made of it.
+// That they sign is checked when the entry is made.
+func (l *Ledger) CheckRotation(r Rotation) error {
+	err := l.checkRotation(r)
+	if l.committer == nil {
+		err = ErrReadOnly
+	}
+	if err != nil {
+		return fmt.Errorf("rotating the %s key of %s: %w", r.Role, l.dir, err)
+	}
+	return nil
+}
+
 func (l *Ledger) checkRotation(r Rotation) error {
 	logs, observers := l.Keys()
 	inForce := logs

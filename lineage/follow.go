@@ -345,6 +345,9 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 		}
 		t := trustEntry{Index: d.Index, Trust: p}
 		w.trust = append(w.trust, t)
+		if p.Action == "rotate" && !slices.Contains(m.Signers, p.KeyID) {
+			m.Signers = append(slices.Clone(m.Signers), p.KeyID) // by which its signature was not looked for yet
+		}
 		if p.Action == "rotate" && p.Role == schema.RoleObserver {
 			w.state.Observer = p.KeyID
 		}

@@ -72,11 +72,19 @@ rotations in a bundle. The ledger has to be here, without a server that holds it
 The new key is made, or taken from --new: a key of retrace, or one that cosign
 wrote (a log key must be Ed25519). The old private key is moved aside.`,
 		Example:   "  retrace keys rotate log\n  retrace keys rotate observer --new cosign.key --reason 'the old one was on a laptop'",
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      cobra.ExactArgs(1),
 		ValidArgs: []string{schema.RoleLog, schema.RoleObserver},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
+			}
+			files := logFiles
+			switch args[0] {
+			case schema.RoleLog:
+			case schema.RoleObserver:
+				files = observerFiles
+			default:
+				return cannot(fmt.Errorf("%q is neither log nor observer", args[0]))
 			}
 			if a.server != "" {
 				return cannot(errors.New("keys are rotated where the ledger is, not through --server"))
@@ -92,10 +100,6 @@ wrote (a log key must be Ed25519). The old private key is moved aside.`,
 					errors.New("a server holds this ledger, and signs with its keys"),
 					"stop the server, rotate, start it again; whoever watches has to be started again too",
 				})
-			}
-			files := logFiles
-			if args[0] == schema.RoleObserver {
-				files = observerFiles
 			}
 			done, err := rotate(cmd, dir, files, file, reason, nil)
 			if err != nil {
@@ -160,6 +164,9 @@ func rotate(cmd *cobra.Command, dir string, files keyFiles, file, reason string,
 		if err := checkLogKey(next, file); err != nil {
 			return done, err
 		}
+	}
+	if err := l.CheckRotation(r); err != nil {
+		return done, err
 	}
 	if err := writeNext(dir, l.Origin(), files, next, text, step); err != nil {
 		return done, err

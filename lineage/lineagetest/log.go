@@ -34,7 +34,8 @@ var Epoch = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 type Log struct {
 	t        testing.TB
 	Observer *keys.Private
-	key      *keys.Private // of the log
+	key      *keys.Private // of the log, in force
+	before   *keys.Private // of the log, where the last entry rotated it
 	entries  []schema.Entry
 	hashes   tree
 }
@@ -107,7 +108,48 @@ func (l *Log) AddEnvelope(env schema.Envelope, namespace string) int64 {
 	stored, err := tlog.StoredHashes(index, e.Commitment[:], l.hashes)
 	check(l.t, err)
 	l.hashes = append(l.hashes, stored...)
+	l.before = nil
 	return index
+}
+
+// Key is the private log key in force.
+func (l *Log) Key() *keys.Private { return l.key }
+
+// RotateLog puts next in the place of the log key, as a ledger does.
+func (l *Log) RotateLog(next *keys.Private) int64 {
+	l.t.Helper()
+	index := l.AddRotation(schema.RoleLog, next, nil, l.key, next, l.Observer)
+	l.before, l.key = l.key, next
+	return index
+}
+
+// RotateObserver puts next in the place of the observer, as a ledger does.
+func (l *Log) RotateObserver(next *keys.Private) int64 {
+	l.t.Helper()
+	index := l.AddRotation(schema.RoleObserver, next, nil, l.Observer, next)
+	l.Observer = next
+	return index
+}
+
+// AddRotation appends the statement that next takes the place of the key in
+// force, signed by whomever, and changes no key.
+func (l *Log) AddRotation(role string, next *keys.Private, change func(*schema.Trust), by ...*keys.Private) int64 {
+	l.t.Helper()
+	s := Trust(l.t, next, func(p *schema.Trust) {
+		p.Action, p.Role, p.NotBefore = "rotate", role, RecordedAt(l.Size())
+		p.Replaces = l.key.ID()
+		if role == schema.RoleObserver {
+			p.Replaces = l.Observer.ID()
+		}
+		if change != nil {
+			change(p)
+		}
+	})
+	payload, err := s.Encode()
+	check(l.t, err)
+	env, err := by[0].SignPayload(schema.PayloadType, payload, by[1:]...)
+	check(l.t, err)
+	return l.AddEnvelope(env, schema.DefaultNamespace)
 }
 
 // RecordedAt is when entry index of every Log was recorded.
@@ -186,7 +228,13 @@ func (l *Log) Checkpoint() []byte {
 	check(l.t, err)
 	signer, err := l.key.NoteSigner(Origin)
 	check(l.t, err)
-	signed, err := note.Sign(&note.Note{Text: verify.FormatCheckpoint(Origin, l.Size(), root)}, signer)
+	signers := []note.Signer{signer}
+	if l.before != nil {
+		before, err := l.before.NoteSigner(Origin)
+		check(l.t, err)
+		signers = append(signers, before)
+	}
+	signed, err := note.Sign(&note.Note{Text: verify.FormatCheckpoint(Origin, l.Size(), root)}, signers...)
 	check(l.t, err)
 	return signed
 }
