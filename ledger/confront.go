@@ -10,7 +10,6 @@ import (
 
 	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 	"github.com/retrace-ledger/retrace/schema"
-	"github.com/retrace-ledger/retrace/verify"
 )
 
 // RollbackError says that somebody holds a checkpoint of ours that is larger
@@ -37,7 +36,7 @@ func evidencePath(dir string) string { return filepath.Join(dir, "evidence") }
 // A note that the log's key did not sign stops nothing: the error is then a
 // *verify.FalseError or *verify.MalformedError.
 func (l *Ledger) Confront(ctx context.Context, signed []byte) error {
-	cp, err := verify.OpenCheckpoint(signed, l.verifier)
+	cp, err := l.openNote(signed)
 	if err != nil {
 		return fmt.Errorf("confronting the ledger in %s: %w", l.dir, err)
 	}
@@ -68,7 +67,7 @@ func contradicts(err error) bool {
 // forgets it once the ledger holds it.
 func (l *Ledger) checkEvidence() error {
 	path := evidencePath(l.dir)
-	cp, err := readNote(path, l.verifier)
+	cp, err := readNote(path, l.openNote)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

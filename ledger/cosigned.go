@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/retrace-ledger/retrace/ledger/engine"
@@ -34,7 +33,7 @@ func (l *Ledger) Cosigned() []byte {
 // say. A checkpoint that is older than the one kept, or that this ledger's tree
 // does not have, is refused.
 func (l *Ledger) Cosign(ctx context.Context, signed []byte) error {
-	cp, err := verify.OpenCheckpoint(signed, l.verifier)
+	cp, err := l.openNote(signed)
 	if err != nil {
 		return fmt.Errorf("keeping a cosigned checkpoint in %s: %w", l.dir, err)
 	}
@@ -56,7 +55,7 @@ func (l *Ledger) Cosign(ctx context.Context, signed []byte) error {
 // loadCosigned reads what Cosign kept. It can be had again from the witnesses:
 // a file that cannot be used is left for Fsck to report.
 func (l *Ledger) loadCosigned() {
-	cp, err := readNote(cosignedPath(l.dir), l.verifier)
+	cp, err := readNote(cosignedPath(l.dir), l.openNote)
 	if err != nil || l.compare(context.Background(), cp) != nil {
 		return
 	}
@@ -86,13 +85,22 @@ func (l *Ledger) compare(ctx context.Context, cp verify.Checkpoint) error {
 	return nil
 }
 
+// openNote opens a checkpoint that the log's key signed which was in force at
+// its size.
+func (l *Ledger) openNote(signed []byte) (verify.Checkpoint, error) {
+	if l.genesis.chain == nil {
+		return verify.OpenCheckpoint(signed, l.verifier)
+	}
+	return l.genesis.chain.GivenTo(l.verifier).Open(signed)
+}
+
 // readNote reads a checkpoint of the log in a file of its own.
-func readNote(path string, v note.Verifier) (verify.Checkpoint, error) {
+func readNote(path string, open func([]byte) (verify.Checkpoint, error)) (verify.Checkpoint, error) {
 	signed, err := os.ReadFile(path)
 	if err != nil {
 		return verify.Checkpoint{}, err
 	}
-	cp, err := verify.OpenCheckpoint(signed, v)
+	cp, err := open(signed)
 	if err != nil {
 		return cp, &DamageError{Where: path, Problem: "it is not a checkpoint of this log", Err: err}
 	}
@@ -163,7 +171,7 @@ func (c *checker) readOutside() error {
 		{path: cosignedPath(c.dir), problem: "witnesses cosigned it"},
 		{path: evidencePath(c.dir), problem: "somebody else holds it, and it is why the ledger does not open for writing"},
 	} {
-		cp, err := readNote(o.path, c.verifier)
+		cp, err := readNote(o.path, c.openNote)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -177,6 +185,20 @@ func (c *checker) readOutside() error {
 		c.outside = append(c.outside, o)
 	}
 	return nil
+}
+
+// openNote opens a checkpoint that one of the log's keys signed.
+func (c *checker) openNote(signed []byte) (verify.Checkpoint, error) {
+	cp, err := verify.OpenCheckpoint(signed, c.verifier)
+	for _, v := range c.older {
+		if err == nil {
+			break
+		}
+		if old, oldErr := verify.OpenCheckpoint(signed, v); oldErr == nil {
+			cp, err = old, nil
+		}
+	}
+	return cp, err
 }
 
 // compareOutside compares them with the entries.

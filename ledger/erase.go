@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/retrace-ledger/retrace/ledger/engine"
 	"github.com/retrace-ledger/retrace/schema"
@@ -148,11 +149,14 @@ func (g genesis) refuseErasure(env schema.Envelope) error {
 
 // erasable refuses entries that others rest on.
 func (g genesis) erasable(e schema.Entry) error {
+	if slices.Contains(rotationsOf(g.chain), e.Index) {
+		return &KeepError{e.Index, "it rotates a key of the ledger, and without it nothing after it could be checked"}
+	}
 	s, err := e.Envelope.Statement()
 	if err != nil {
 		return nil // what states nothing decides nothing
 	}
-	if ours, err := g.checkOwn(e.Envelope); err != nil || !ours {
+	if ours, err := g.at(e.Index).checkOwn(e.Envelope); err != nil || !ours {
 		return nil // anybody's wish: nothing heeds it
 	}
 	switch s.PredicateType {

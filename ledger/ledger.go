@@ -79,6 +79,14 @@ func newGenesis(c *verify.Chain) genesis {
 	return genesis{origin: c.Origin(), log: c.Log(), observerID: c.Observer().ID, chain: c}
 }
 
+// at is what held for the entry at index.
+func (g genesis) at(index int64) genesis {
+	if g.chain == nil {
+		return g
+	}
+	return newGenesis(g.chain.At(index))
+}
+
 // readGenesis takes the genesis statement out of an envelope and checks that
 // it says what a ledger needs and that the observer key it names signed it.
 func readGenesis(env schema.Envelope) (genesis, error) {

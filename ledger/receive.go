@@ -185,10 +185,7 @@ func (r *receiver) read(index int64, rec record) error {
 	}
 	r.last = e.Header.RecordedAt
 	if index == 0 {
-		if r.genesis, err = readGenesis(e.Envelope); err == nil {
-			err = r.genesis.matches(r.verifier)
-		}
-		if err != nil {
+		if r.genesis, err = readGenesis(e.Envelope); err != nil {
 			return err
 		}
 	}
@@ -199,11 +196,33 @@ func (r *receiver) read(index int64, rec record) error {
 		id := identify(r.secret, e.Header.Namespace, e.Envelope.Identity(r.genesis.observerID))
 		r.put(id.key(), binary.BigEndian.AppendUint64(nil, uint64(index)))
 	}
-	target, subject, ok := r.genesis.erases(e.Envelope)
-	if !ok || target >= index {
+	if target, subject, ok := r.genesis.erases(e.Envelope); ok && target < index {
+		return r.erase(target, subject, index)
+	}
+	return r.followKeys(e)
+}
+
+// followKeys takes a rotation of the ledger's own keys into account, and says so in
+// the store.
+func (r *receiver) followKeys(e schema.Entry) error {
+	g, err := r.genesis.follow(e)
+	if err != nil {
+		return &DamageError{Where: entryName(e.Index), Problem: "is no lawful rotation", Err: err}
+	}
+	if g.chain != r.genesis.chain {
+		r.genesis = g
+		r.put([]byte(rotationsKey), formatRotations(rotationsOf(g.chain)))
+	}
+	return nil
+}
+
+// checkKey checks that the log key of the copy is the one in force. A mirror
+// that was not given the genesis cannot tell.
+func (r *receiver) checkKey() error {
+	if r.genesis.chain == nil {
 		return nil
 	}
-	return r.erase(target, subject, index)
+	return r.genesis.matches(r.verifier)
 }
 
 // erases is the entry whose body is gone on the word of env, if that is an
@@ -278,6 +297,9 @@ func (r *receiver) publish(cp verify.Checkpoint) error {
 	if err := r.check(cp); err != nil {
 		return err
 	}
+	if err := r.checkKey(); err != nil {
+		return err
+	}
 	r.put([]byte(stateKey), formatState(state{recordedAt: r.last, note: cp.Note}))
 	return r.flush()
 }
@@ -316,19 +338,41 @@ func (r *receiver) resumeAt(s engine.Snapshot) error {
 			if err != nil {
 				return err
 			}
-			if r.genesis, err = readGenesis(e.Envelope); err != nil {
-				return err
-			}
-			return r.genesis.matches(r.verifier)
+			r.genesis, err = readGenesis(e.Envelope)
+			return err
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	if err := r.resumeKeys(s); err != nil {
+		return err
+	}
 	_, at, err := readState(s, r.verifier)
 	r.last = at
 	return err
+}
+
+// resumeKeys follows the rotations that the store has.
+func (r *receiver) resumeKeys(s engine.Snapshot) error {
+	if r.genesis.chain == nil {
+		return nil
+	}
+	entries, err := readRotations(s)
+	if err != nil {
+		return err
+	}
+	for _, index := range entries {
+		e, err := inspectEntry(s, index)
+		if err != nil {
+			return err
+		}
+		if r.genesis, err = r.genesis.follow(e); err != nil {
+			return &DamageError{Where: entryName(index), Problem: "is no lawful rotation", Err: err}
+		}
+	}
+	return nil
 }
 
 // storedEntries is where the last segment of a store ends.

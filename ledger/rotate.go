@@ -122,7 +122,7 @@ func (l *Ledger) rotate(p *pending) (done bool, err error) {
 		p.reply(schema.Receipt{}, err)
 		return false, nil
 	}
-	c := l.newCommit()
+	c := l.newCommit([]*pending{p})
 	if err := c.admitRotation(p); err != nil {
 		p.reply(schema.Receipt{}, err)
 		return false, nil
@@ -166,7 +166,7 @@ func (c *commit) admitRotation(p *pending) error {
 		return errors.New("the observer's key did not sign it")
 	}
 	l.identify(req)
-	p.request, p.known, p.asOf = req, make([]schema.Recorded, 1), c.base
+	p.request, p.places = req, make([]schema.Recorded, 1)
 	if err := l.engine.View(func(s engine.Snapshot) error { return c.admit(s, p) }); err != nil {
 		return err
 	}

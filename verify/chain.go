@@ -87,6 +87,39 @@ func (c *Chain) ObserverAt(index int64) schema.PublicKey {
 	return c.observers[0].PublicKey
 }
 
+// At is the chain as it stood for the entry at index.
+func (c *Chain) At(index int64) *Chain {
+	before := func(l Link) bool { return l.Entry < index || l.Entry == 0 }
+	then := &Chain{origin: c.origin, given: c.given}
+	for _, l := range c.logs {
+		if before(l) {
+			then.logs = append(then.logs, l)
+		}
+	}
+	for _, l := range c.observers {
+		if before(l) {
+			then.observers = append(then.observers, l)
+		}
+	}
+	return then
+}
+
+// Open opens a checkpoint that the log key signed which was in force at its
+// size. The errors are those of OpenCheckpoint.
+func (c *Chain) Open(signed []byte) (Checkpoint, error) {
+	var first error
+	for _, l := range slices.Backward(c.logs) {
+		cp, err := OpenCheckpoint(signed, c.verifier(l))
+		if first == nil {
+			first = err
+		}
+		if err == nil {
+			return OpenCheckpoint(cp.Note, c.LogAt(cp.Size))
+		}
+	}
+	return Checkpoint{}, first
+}
+
 // Log is the log key in force.
 func (c *Chain) Log() note.Verifier { return c.verifier(c.logs[len(c.logs)-1]) }
 

@@ -36,7 +36,7 @@ func purge(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(dir, logVKeyFile), err)
 	}
-	signer, err := logSigner(dir, v.Name())
+	signer, err := new(logKey).signer(dir, v.Name())
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s has no %s: %w", dir, logKeyFile, ledger.ErrReadOnly)
 	}

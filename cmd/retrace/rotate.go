@@ -291,18 +291,6 @@ func writeDurably(path string, text []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
-}
-
 // finishRotation finishes a rotation of the log key that was recorded and
 // whose files are not in place yet: before that the ledger does not open for
 // writing.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/retrace-ledger/retrace/keys"
@@ -144,6 +143,10 @@ func (r *Replay) entry(ctx context.Context, log Log, d *document) error {
 			r.find(d.Index, KindGenesis, "it is a second genesis, and a ledger has one, entry 0")
 		}
 	case schema.TrustV1:
+		if err := r.rotation(d); err != nil {
+			r.find(d.Index, KindObserver, "it rotates a key of the ledger, and is not lawful: %v", err)
+			return nil
+		}
 		if reason := r.trust.apply(d); reason != "" {
 			r.unreadable(d.Index, reason)
 		}
@@ -188,12 +191,9 @@ func (r *Replay) genesis(d *document) error {
 	if g.Origin != r.key.Name() {
 		return fmt.Errorf("it names the origin %q", g.Origin)
 	}
-	logKey, err := note.NewVerifier(g.LogKey)
+	chain, err := verify.NewChain(g)
 	if err != nil {
-		return fmt.Errorf("its log key: %w", err)
-	}
-	if logKey.Name() != r.key.Name() || logKey.KeyHash() != r.key.KeyHash() {
-		return fmt.Errorf("it names the log key %s+%08x, not %08x", logKey.Name(), logKey.KeyHash(), r.key.KeyHash())
+		return err
 	}
 	observer, err := keys.ParsePublic([]byte(g.ObserverKey))
 	if err != nil {
@@ -203,8 +203,22 @@ func (r *Replay) genesis(d *document) error {
 		return errors.New("its observer key did not sign it")
 	}
 	r.trust.begin(observer, g.ObserverKey)
+	r.succession, r.own = chain, []schema.Entry{d.Entry}
 	*d = document{Entry: d.Entry, statement: d.statement, subjects: d.subjects}
 	r.trust.check(d)
+	return nil
+}
+
+// rotation follows a rotation of the ledger's own keys.
+func (r *Replay) rotation(d *document) error {
+	if r.succession == nil {
+		return nil
+	}
+	chain, err := r.succession.Follow(d.Entry)
+	if err != nil || chain == r.succession {
+		return err
+	}
+	r.succession, r.own = chain, append(r.own, d.Entry)
 	return nil
 }
 

@@ -33,11 +33,13 @@ const (
 
 // Replay is a log read up to some size. It is not safe for concurrent use.
 type Replay struct {
-	key   note.Verifier
-	note  []byte // the signed checkpoint that was last replayed towards; nil if none
-	tree  tree
-	last  time.Time // recordedAt of the newest entry with a body
-	trust trust
+	key        note.Verifier
+	note       []byte // the signed checkpoint that was last replayed towards; nil if none
+	tree       tree
+	last       time.Time // recordedAt of the newest entry with a body
+	trust      trust
+	succession *verify.Chain  // of the ledger's own keys; nil without a genesis
+	own        []schema.Entry // genesis and the rotations, which the chain is made of
 
 	unexplained map[int64]commitment // erased, and no erasure entry yet says why
 	chains      map[chainID]link
@@ -166,6 +168,9 @@ func (r *Replay) conclude(c verify.Checkpoint) error {
 	if root != c.Root {
 		r.end(Finding{-1, KindRoot, fmt.Sprintf("the entries give the root %s, and the checkpoint of size %d signs %s", root, c.Size, c.Root)})
 	}
+	if r.succession != nil && (r.succession.Log().Name() != r.key.Name() || r.succession.Log().KeyHash() != r.key.KeyHash()) {
+		r.end(Finding{0, KindGenesis, fmt.Sprintf("it and the rotations since lead to the log key %s, and the checkpoint is checked with %s", keyName(r.succession.Log()), keyName(r.key))})
+	}
 	for _, index := range r.Unexplained() {
 		r.end(Finding{index, KindErasure, "its body is erased, and no erasure entry of the observer's says so"})
 	}
@@ -211,6 +216,15 @@ func (e *ForkError) Error() string {
 // Unwrap returns how the checkpoints contradict each other.
 func (e *ForkError) Unwrap() error { return e.Err }
 
+// openOlder opens the checkpoint that was replayed towards, which an older key
+// of the log may have signed.
+func (r *Replay) openOlder() (verify.Checkpoint, error) {
+	if r.succession == nil {
+		return verify.OpenCheckpoint(r.note, r.key)
+	}
+	return r.succession.GivenTo(r.key).Open(r.note)
+}
+
 // Confirm checks that the tree of checkpoint begins with what was replayed, and
 // with the checkpoint that was replayed towards. prove gives consistency proofs
 // of the log. A *ForkError says that it does not: the log was rewritten or put
@@ -222,7 +236,7 @@ func (r *Replay) Confirm(checkpoint verify.Checkpoint, prove func(older, newer i
 	}
 	before := []verify.Checkpoint{{Origin: r.report.Origin, Size: r.tree.size(), Root: root}}
 	if r.note != nil {
-		c, err := verify.OpenCheckpoint(r.note, r.key)
+		c, err := r.openOlder()
 		if err != nil {
 			return err
 		}

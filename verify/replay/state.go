@@ -34,10 +34,17 @@ type state struct {
 	Last        time.Time      `json:"last,omitzero"`    // recordedAt of the newest entry
 	Observer    string         `json:"observer"`         // PEM of genesis; "" where there was none
 	Trust       []schema.Trust `json:"trust,omitempty"`  // in order
+	Own         []stateOwn     `json:"own,omitempty"`    // ascending: genesis and the rotations of the ledger's keys
 	Hidden      int64          `json:"hidden"`           // newest entry without a body; -1 for none
 	Unexplained []stateErased  `json:"erased,omitempty"` // ascending
 	Chains      []stateChain   `json:"chains,omitempty"` // ascending
 	Report      Report         `json:"report"`
+}
+
+type stateOwn struct {
+	Entry      int64     `json:"entry"`
+	RecordedAt time.Time `json:"recordedAt"`
+	Envelope   []byte    `json:"envelope"`
 }
 
 type stateErased struct {
@@ -59,6 +66,9 @@ func (r *Replay) State() ([]byte, error) {
 	s := state{
 		LogKey: keyName(r.key), Checkpoint: r.note, Size: r.tree.size(), Edge: r.tree.rng.Hashes(), Last: r.last,
 		Observer: r.trust.observer, Trust: r.trust.applied, Hidden: r.hidden, Report: r.report,
+	}
+	for _, e := range r.own {
+		s.Own = append(s.Own, stateOwn{e.Index, e.Header.RecordedAt, e.Envelope.Raw})
 	}
 	for _, index := range r.Unexplained() {
 		c := r.unexplained[index]
@@ -91,14 +101,14 @@ func Resume(raw []byte, key note.Verifier) (*Replay, error) {
 			Err:   fmt.Errorf("it is of %q", s.LogKey),
 		}
 	}
-	if s.Checkpoint != nil {
-		if _, err := verify.OpenCheckpoint(s.Checkpoint, key); err != nil {
-			return nil, err
-		}
-	}
 	r := New(key)
 	if err := r.restore(s); err != nil {
 		return nil, &verify.MalformedError{What: "state of a replay", Err: err}
+	}
+	if s.Checkpoint != nil {
+		if _, err := r.openOlder(); err != nil {
+			return nil, err
+		}
 	}
 	r.report.ResumedAt = s.Size
 	return r, nil
@@ -140,6 +150,9 @@ func (r *Replay) restore(s state) error {
 	if err := r.restoreTrust(s); err != nil {
 		return err
 	}
+	if err := r.restoreOwn(s); err != nil {
+		return err
+	}
 	if err := r.restoreErased(s); err != nil {
 		return err
 	}
@@ -162,6 +175,38 @@ func (r *Replay) restoreTrust(s state) error {
 		if err := r.trust.learn(t); err != nil {
 			return fmt.Errorf("trust entry %d: %w", i, err)
 		}
+	}
+	return nil
+}
+
+// restoreOwn makes the chain of the ledger's keys again.
+func (r *Replay) restoreOwn(s state) error {
+	for i, own := range s.Own {
+		env, err := schema.ParseEnvelope(own.Envelope)
+		if err != nil {
+			return err
+		}
+		e := schema.Entry{Index: own.Entry, State: schema.Present, Header: schema.Header{RecordedAt: own.RecordedAt}, Envelope: env}
+		if i == 0 {
+			var g schema.Genesis
+			st, err := e.Envelope.Statement()
+			if err == nil {
+				err = schema.DecodePredicate(st, true, &g)
+			}
+			if err == nil {
+				r.succession, err = verify.NewChain(g)
+			}
+			if err != nil || own.Entry != 0 {
+				return fmt.Errorf("entry %d is no genesis: %w", own.Entry, err)
+			}
+		} else {
+			chain, err := r.succession.Follow(e)
+			if err != nil || chain == r.succession || own.Entry >= s.Size {
+				return fmt.Errorf("entry %d is no rotation of the ledger's keys: %w", own.Entry, err)
+			}
+			r.succession = chain
+		}
+		r.own = append(r.own, e)
 	}
 	return nil
 }
