@@ -18,6 +18,7 @@ func TestRunbookCommands(t *testing.T) {
 		"Short":       "testdata/runbook_short.txtar",
 		"Damaged":     "testdata/runbook_damaged.txtar",
 		"Fork":        "testdata/runbook_fork.txtar",
+		"Key lost":    "testdata/runbook_key_lost.txtar",
 		"Rolled back": "testdata/runbook_rolled_back.txtar",
 	} {
 		_, section, ok := strings.Cut(string(raw), "\n## "+heading+"\n")
