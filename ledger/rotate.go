@@ -16,8 +16,8 @@ import (
 	"github.com/retrace-ledger/retrace/verify"
 )
 
-// ErrRotated: a key of the ledger was rotated since it was opened, or it was
-// opened with a log key that was. Opening it with the key in force goes on.
+// ErrRotated says that a key of the ledger was rotated since it was opened, or
+// that it was opened with a log key that was. Opening it with the key in force goes on.
 var ErrRotated = errors.New("the ledger's key was rotated")
 
 // Rotation puts a new key in the place of one of the ledger's own.

@@ -39,12 +39,14 @@ func execute() int {
 	return exitStatus(err)
 }
 
-// message is what people read of an error. The two notes of a fork are
-// evidence that somebody will want to copy, so their lines stay lines.
+// message is what people read of an error. The two notes of a fork or
+// a rollback are evidence that somebody will want to copy, so their lines stay
+// lines.
 func message(err error, msg string) string {
 	var fork *ledger.ForkError
 	var behind *ledger.BehindError
-	if !errors.As(err, &fork) && !errors.As(err, &behind) {
+	var back *ledger.RollbackError
+	if !errors.As(err, &fork) && !errors.As(err, &behind) && !errors.As(err, &back) {
 		return printable(msg)
 	}
 	lines := strings.Split(msg, "\n")

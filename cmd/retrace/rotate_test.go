@@ -21,7 +21,7 @@ import (
 func TestRotateInterrupted(t *testing.T) {
 	stop := errors.New("stopped here")
 	for _, files := range []keyFiles{logFiles, observerFiles} {
-		steps := 0
+		var steps int
 		for stopAt := 0; ; stopAt++ {
 			dir := filepath.Join(t.TempDir(), "ledger")
 			if _, err := createLedger(dir, "rotate.example/test", "", ""); err != nil {

@@ -153,7 +153,9 @@ func (w *Witness) cosign(rw http.ResponseWriter, n *note.Note, tree tlog.Tree) {
 	_, line, _ := strings.Cut(string(signed), "\n\n")
 	logSig := fmt.Sprintf("— %s %s\n", n.Sigs[0].Name, n.Sigs[0].Base64)
 	w.tree, w.latest = tree, []byte(n.Text+"\n"+logSig+line)
-	io.WriteString(rw, line)
+	if _, err := io.WriteString(rw, line); err != nil {
+		return // whoever asked went away
+	}
 }
 
 func (w *Witness) monitor(rw http.ResponseWriter, r *http.Request) {
