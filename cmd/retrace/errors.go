@@ -70,7 +70,7 @@ func hintFor(err error) string {
 	case runbookPage(err) != "":
 		return "docs/runbook.md#" + runbookPage(err) + " says what happened and what to do"
 	case errors.Is(err, ledger.ErrReadOnly):
-		return "without its private keys, or on a disk that cannot be written to, a ledger can be read and verified, not written"
+		return "without its private keys, or on a disk that cannot be written to, a ledger can be read and verified, not written; if a key is lost, see docs/runbook.md#key-lost"
 	case errors.As(err, &ref):
 		return "`retrace help refs` says how to write a REF"
 	case errors.Is(err, lineage.ErrNotFound):
@@ -98,8 +98,6 @@ func runbookPage(err error) string {
 		return "key-lost"
 	case errors.As(err, &damage):
 		return "damaged"
-	case errors.Is(err, ledger.ErrReadOnly):
-		return "key-lost"
 	}
 	return ""
 }
