@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -242,7 +241,7 @@ func failOne(t *testing.T, w *ledgertest.World, dir, strace string, f fault, whe
 		t.Errorf("%s %s when=%s: %d entries were acknowledged after the sync failed", f.call, f.end, when, after)
 	}
 	c.Acknowledged = len(acks)
-	if !afterFault(t, w, dir, acks, fmt.Sprintf("%s %s when=%s", f.call, f.end, when), f.call == "fsync") {
+	if !afterFault(t, w, dir, acks, fmt.Sprintf("%s %s when=%s", f.call, f.end, when)) {
 		c.Damaged++
 	}
 	return c
@@ -268,20 +267,9 @@ func readTrace(t *testing.T, path string) (hit bool, after int) {
 
 // afterFault opens the ledger without faults: every entry that was
 // acknowledged is there and provable, and Fsck finds nothing.
-//
-// Where mayDamage, the store may also be refused, which afterFault reports:
-// when the sync of its manifest fails, Badger removes the table that it had
-// just named there. Then Fsck has to say so as well.
-func afterFault(t *testing.T, w *ledgertest.World, dir string, acks []acked, name string, mayDamage bool) (opened bool) {
+func afterFault(t *testing.T, w *ledgertest.World, dir string, acks []acked, name string) (opened bool) {
 	t.Helper()
 	l, err := openFree(dir, w.Signer)
-	var d *ledger.DamageError
-	if mayDamage && errors.As(err, &d) && strings.Contains(err.Error(), "file does not exist for table") {
-		if len(findings(t, dir, w)) == 0 {
-			t.Errorf("%s: the store is refused, and Fsck finds nothing: %v", name, err)
-		}
-		return false
-	}
 	if err != nil {
 		t.Errorf("%s: opening afterwards: %v", name, err)
 		return false

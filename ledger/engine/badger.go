@@ -58,10 +58,13 @@ func badgerOptions(dir string) badger.Options {
 
 func openBadger(dir string, opt badger.Options) (e *badgerEngine, err error) {
 	defer guard(&err)()
+	if err := takeBackUnsynced(opt.Dir); err != nil {
+		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)
+	}
 	if err := checkTables(opt.Dir); err != nil {
 		return nil, err
 	}
-	log := &watchedLog{}
+	log := &watchedLog{dir: opt.Dir}
 	db, err := badger.Open(opt.WithLogger(log))
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)

@@ -17,6 +17,7 @@ import (
 // What Badger repeats from the beginning in a new file, such as writing a table
 // on a disk that was full, does no harm and is not kept.
 type watchedLog struct {
+	dir string // of the store
 	mu  sync.Mutex
 	err error
 }
@@ -35,6 +36,11 @@ func (w *watchedLog) keep(format string, args []any) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if strings.Contains(said, "MANIFEST") {
+		if err := noteUnsynced(w.dir); err != nil {
+			said += fmt.Sprintf(" (and it could not be noted: %v)", err)
+		}
+	}
 	if w.err == nil {
 		w.err = fmt.Errorf("the store could not make durable what it wrote: %s", said)
 		for _, arg := range args {

@@ -4,13 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/pb"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/retrace-ledger/retrace/ledger/internal/disk"
 )
@@ -48,7 +45,7 @@ func salvage(dir, scratch string) (*badgerEngine, error) {
 	if err := shieldValueLog(scratch); err != nil {
 		return nil, err
 	}
-	var tables []uint64
+	tables := map[uint64]uint32{} // all at level 0, where they may overlap
 	for _, kind := range []string{"sst", "mem"} {
 		files, err := filepath.Glob(filepath.Join(scratch, "*."+kind))
 		if err != nil {
@@ -66,7 +63,7 @@ func salvage(dir, scratch string) (*badgerEngine, error) {
 					return nil, err
 				}
 			case kind == "sst":
-				tables = append(tables, id)
+				tables[id] = 0
 			}
 		}
 	}
@@ -95,9 +92,9 @@ func openAlone(path, kind string, id uint64) (err error) {
 		return err
 	}
 	to := filepath.Join(dir, filepath.Base(path))
-	var tables []uint64
+	tables := map[uint64]uint32{}
 	if kind == "sst" {
-		tables = []uint64{id}
+		tables[id] = 0
 		err = os.Symlink(from, to)
 	} else {
 		err = disk.Copy(from, to)
@@ -162,25 +159,4 @@ func readHeader(path string) (uint64, error) {
 		return 0, nil // too short; shieldValueLog removes it
 	}
 	return binary.BigEndian.Uint64(key[:]), nil
-}
-
-// writeManifest writes the manifest of a store with these tables, all of them
-// at level 0, where they may overlap.
-func writeManifest(dir string, tables []uint64) error {
-	const (
-		magic   = "Bdgr"
-		version = 8
-	)
-	set := &pb.ManifestChangeSet{}
-	for _, id := range tables {
-		set.Changes = append(set.Changes, &pb.ManifestChange{Id: id, Op: pb.ManifestChange_CREATE, EncryptionAlgo: pb.EncryptionAlgo_aes})
-	}
-	changes, err := proto.Marshal(set)
-	if err != nil {
-		return err
-	}
-	raw := append([]byte(magic), 0, 0, 0, version)
-	raw = binary.BigEndian.AppendUint32(raw, uint32(len(changes)))
-	raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(changes, crc32.MakeTable(crc32.Castagnoli)))
-	return os.WriteFile(filepath.Join(dir, badger.ManifestFilename), append(raw, changes...), 0o600)
 }
