@@ -130,6 +130,8 @@ type checkpoint struct {
 	Size   Long
 	Root   string
 	Note   string
+	// Cosigned is the newest one that witnesses cosigned; nil if there is none.
+	Cosigned *checkpoint
 }
 
 // parseCheckpoint reads a checkpoint of our own log, whose signature needs no
@@ -140,5 +142,5 @@ func parseCheckpoint(note []byte) (*checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the newest checkpoint: %w", err)
 	}
-	return &checkpoint{c.Origin, Long(c.N), base64.StdEncoding.EncodeToString(c.Hash[:]), string(note)}, nil
+	return &checkpoint{Origin: c.Origin, Size: Long(c.N), Root: base64.StdEncoding.EncodeToString(c.Hash[:]), Note: string(note)}, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 // root holds the roots of the schema.
@@ -24,7 +25,18 @@ func (r *root) Mutation() *mutation { return &mutation{r.api} }
 // query resolves Query.
 type query struct{ *API }
 
-func (q *query) Checkpoint() (*checkpoint, error) { return parseCheckpoint(q.log.Checkpoint()) }
+func (q *query) Checkpoint() (*checkpoint, error) {
+	c, err := parseCheckpoint(q.log.Checkpoint())
+	if err != nil {
+		return nil, err
+	}
+	if log, ok := q.log.(verify.CosignedLog); ok {
+		if signed := log.Cosigned(); signed != nil {
+			c.Cosigned, err = parseCheckpoint(signed)
+		}
+	}
+	return c, err
+}
 
 func (q *query) Entry(ctx context.Context, args struct{ Index Long }) (*entry, error) {
 	in, err := q.view(ctx, nil, nil)

@@ -272,3 +272,51 @@ func TestStopInterruptsRestorations(t *testing.T) {
 		t.Errorf("the restoration is noted as %+v, %v; want it failed", known, err)
 	}
 }
+
+// TestCosignedInAnswers finds what witnesses added in the API and in its
+// bundles, as long as it covers the answer.
+func TestCosignedInAnswers(t *testing.T) {
+	w := newWorld(t, server.Options{})
+	ask := func() (size, cosigned int64, bundle *verify.Bundle) {
+		t.Helper()
+		status, body := w.call("POST", "/graphql", asQuery(t, `{ checkpoint { size cosigned { size note } } entry(index: 0) { proof } }`), asJSON)
+		var got struct {
+			Data struct {
+				Checkpoint struct {
+					Size     int64
+					Cosigned *struct {
+						Size int64
+						Note string
+					}
+				}
+				Entry struct{ Proof string }
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &got); status != 200 || err != nil {
+			t.Fatalf("%d %s: %v", status, body, err)
+		}
+		bundle, err := verify.ParseBundle([]byte(got.Data.Entry.Proof))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := got.Data.Checkpoint.Cosigned; c != nil {
+			cosigned = c.Size
+		}
+		return got.Data.Checkpoint.Size, cosigned, bundle
+	}
+	if size, cosigned, _ := ask(); size != 1 || cosigned != 0 {
+		t.Errorf("without witnesses: size %d, cosigned %d", size, cosigned)
+	}
+	const line = "— witness.example AAAAAAAAAAAAAAAAAAAA\n" // whose word counts is the verifier's to say
+	signed := append(w.Checkpoint(), line...)
+	if err := w.Cosign(t.Context(), signed); err != nil {
+		t.Fatal(err)
+	}
+	size, cosigned, bundle := ask()
+	if size != 1 || cosigned != 1 || bundle.Checkpoint != string(signed) {
+		t.Errorf("size %d, cosigned %d, and the bundle is under\n%s", size, cosigned, bundle.Checkpoint)
+	}
+	if _, err := bundle.Verify(t.Context(), w.Verifier, nil); err != nil {
+		t.Error(err)
+	}
+}

@@ -22,12 +22,14 @@ import (
 	"github.com/retrace-ledger/retrace/ledger/witness"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 // A Ledger is what is served. *ledger.Ledger is one.
 type Ledger interface {
 	graphql.Log
 	lineage.Log
+	verify.CosignedLog
 	Cursor(ctx context.Context, namespace, source string) (string, error)
 	Erase(ctx context.Context, index int64, env schema.Envelope) (schema.Receipt, error)
 	Wait(ctx context.Context, size int64) error
