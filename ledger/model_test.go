@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -25,9 +26,9 @@ type model struct {
 	cursors map[string]string
 	signed  []schema.Receipt
 
-	full   bool   // whether the disk is
-	crash  string // the step that the process dies at; none if ""
-	copied string // the directory as it was then
+	full   atomic.Bool  // whether the disk is
+	crash  atomic.Value // the step, a string, that the process dies at; a commit may be under way when it is set
+	copied string       // the directory as it was then
 }
 
 var errCrash = errors.New("the process died here")
@@ -36,13 +37,13 @@ var errCrash = errors.New("the process died here")
 func (m *model) open(t *testing.T, w *ledgertest.World, dir string) {
 	t.Helper()
 	l, err := ledger.Open(dir, w.Signer, ledger.WithFaults(func(step string) error {
-		if step != m.crash {
+		if step != m.crash.Load() {
 			return nil
 		}
 		m.copied = ledgertest.Copy(t, dir)
 		return errCrash
 	}, func(string) (uint64, error) {
-		if m.full {
+		if m.full.Load() {
 			return 0, nil
 		}
 		return 1 << 40, nil
@@ -161,9 +162,9 @@ func (m *model) nothing(t *testing.T, w *ledgertest.World, b schema.Batch) {
 // diskFull appends while the disk is full.
 func (m *model) diskFull(t *testing.T, w *ledgertest.World, rnd *rand.Rand) {
 	b := m.fresh(t, rnd)
-	m.full = true
+	m.full.Store(true)
 	_, err := w.Append(context.Background(), b)
-	m.full = false
+	m.full.Store(false)
 	if !errors.Is(err, ledger.ErrDiskFull) {
 		t.Errorf("Append on a full disk: %v", err)
 	}
@@ -262,13 +263,14 @@ func (m *model) readOnly(t *testing.T, w *ledgertest.World, rnd *rand.Rand) {
 // on the step, and on nothing else.
 func (m *model) die(t *testing.T, w *ledgertest.World, rnd *rand.Rand) {
 	b := m.fresh(t, rnd)
-	m.crash = ledger.Steps[rnd.IntN(len(ledger.Steps))]
+	step := ledger.Steps[rnd.IntN(len(ledger.Steps))]
+	m.crash.Store(step)
 	_, err := w.Append(context.Background(), b)
 	if !errors.Is(err, errCrash) || !errors.Is(err, ledger.ErrStopped) {
 		t.Fatalf("Append in a process that dies: %v", err)
 	}
-	kept := m.crash == ledger.StepCommitted || m.crash == ledger.StepSigned
-	m.crash = ""
+	kept := step == ledger.StepCommitted || step == ledger.StepSigned
+	m.crash.Store("")
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"iter"
 	"os"
 	"runtime/debug"
+	"strings"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -65,11 +67,25 @@ func openBadger(dir string, opt badger.Options) (e *badgerEngine, err error) {
 		return nil, err
 	}
 	log := &watchedLog{dir: opt.Dir}
-	db, err := badger.Open(opt.WithLogger(log))
+	db, err := openUnlocked(opt.WithLogger(log))
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)
 	}
 	return &badgerEngine{db: db, log: log}, nil
+}
+
+// openUnlocked opens a store, and waits a moment for Badger's lock of the
+// directory: a process that was forked while a store was open holds the lock on
+// until it has become another program. Whose a store is, is for the ledger's own
+// lock to say.
+func openUnlocked(opt badger.Options) (*badger.DB, error) {
+	const patience = 2 * time.Second
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		db, err := badger.Open(opt)
+		if err == nil || !strings.Contains(err.Error(), "Cannot acquire directory lock") || time.Since(began) > patience {
+			return db, err
+		}
+	}
 }
 
 func (e *badgerEngine) Commit(puts []Put) (err error) {
