@@ -69,7 +69,7 @@ func (r report) print(w io.Writer, table style) error {
 }
 
 func (a *appends) print(w io.Writer, table style) error {
-	rows := [][]string{{"callers", "who", "entries/s", "p50", "p99", "retrace is", "goal"}}
+	rows := [][]string{{"callers", "who", "entries/s", "p50", "p99", "retrace : it", "goal"}}
 	goals := map[string]float64{}
 	for _, c := range a.Contestants {
 		goals[c.Name] = c.Goal
