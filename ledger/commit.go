@@ -68,11 +68,13 @@ func (l *Ledger) run() {
 // not known; nobody was told that any of it is.
 func (l *Ledger) stop(err error, group []*pending) {
 	l.queue.close(err)
-	for len(group) > 0 {
+	for {
 		for _, p := range group {
 			p.reply(schema.Receipt{}, err)
 		}
-		group = l.queue.take()
+		if group = l.queue.take(); len(group) == 0 {
+			return
+		}
 	}
 }
 
