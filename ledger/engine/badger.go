@@ -66,7 +66,11 @@ func openBadger(dir string, opt badger.Options) (e *badgerEngine, err error) {
 	if err := checkTables(opt.Dir); err != nil {
 		return nil, err
 	}
-	log := &watchedLog{dir: opt.Dir}
+	settled, err := settledLength(opt.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)
+	}
+	log := &watchedLog{dir: opt.Dir, settled: settled}
 	db, err := openUnlocked(opt.WithLogger(log))
 	if err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)

@@ -17,9 +17,10 @@ import (
 // What Badger repeats from the beginning in a new file, such as writing a table
 // on a disk that was full, does no harm and is not kept.
 type watchedLog struct {
-	dir string // of the store
-	mu  sync.Mutex
-	err error
+	dir     string // of the store
+	settled int64  // length of its manifest when it was opened, see unsyncedName
+	mu      sync.Mutex
+	err     error
 }
 
 func (w *watchedLog) Errorf(format string, args ...any)   { w.keep(format, args) }
@@ -37,7 +38,7 @@ func (w *watchedLog) keep(format string, args []any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if strings.Contains(said, "MANIFEST") {
-		if err := noteUnsynced(w.dir); err != nil {
+		if err := noteUnsynced(w.dir, w.settled); err != nil {
 			said += fmt.Sprintf(" (and it could not be noted: %v)", err)
 		}
 	}

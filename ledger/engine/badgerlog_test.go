@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -14,19 +15,24 @@ func TestWatchedLog(t *testing.T) {
 	write := &fs.PathError{Op: "write", Path: "/store/MANIFEST", Err: syscall.ENOSPC}
 	table := &fs.PathError{Op: "truncate", Path: "/store/000007.sst", Err: syscall.ENOSPC}
 	for _, c := range []struct {
-		say  func(*watchedLog)
-		want error
+		say   func(*watchedLog)
+		want  error
+		notes int
 	}{
-		{func(w *watchedLog) { w.Errorf("Error while curlf sync: %v\n", syscall.EIO) }, syscall.EIO},
-		{func(w *watchedLog) { w.Errorf("error flushing memtable to disk: %v, retrying", sync) }, syscall.EIO},
-		{func(w *watchedLog) { w.Warningf("While running doCompact: %v\n ", fmt.Errorf("wrapped: %w", write)) }, syscall.ENOSPC},
-		{func(w *watchedLog) { w.Errorf("error flushing memtable to disk: %v, retrying", table) }, nil},
-		{func(w *watchedLog) { w.Infof("MANIFEST sync") }, nil},
+		{func(w *watchedLog) { w.Errorf("Error while curlf sync: %v\n", syscall.EIO) }, syscall.EIO, 0},
+		{func(w *watchedLog) { w.Errorf("error flushing memtable to disk: %v, retrying", sync) }, syscall.EIO, 1},
+		{func(w *watchedLog) { w.Warningf("While running doCompact: %v\n ", fmt.Errorf("wrapped: %w", write)) }, syscall.ENOSPC, 1},
+		{func(w *watchedLog) { w.Errorf("error flushing memtable to disk: %v, retrying", table) }, nil, 0},
+		{func(w *watchedLog) { w.Infof("MANIFEST sync") }, nil, 0},
 	} {
-		var w watchedLog
+		w := watchedLog{dir: t.TempDir()}
 		c.say(&w)
 		if err := w.failure(); !errors.Is(err, c.want) {
 			t.Errorf("failure() = %v, want %v", err, c.want)
+		}
+		notes, err := filepath.Glob(filepath.Join(w.dir, unsyncedName+"*"))
+		if err != nil || len(notes) != c.notes {
+			t.Errorf("after %v the notes are %q, %v, want %d", c.want, notes, err, c.notes)
 		}
 	}
 }
