@@ -1,6 +1,9 @@
 package server_test
 
 import (
+	"context"
+	"iter"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -8,7 +11,13 @@ import (
 	"testing"
 
 	"github.com/retrace-ledger/retrace/client"
+	"github.com/retrace-ledger/retrace/keys"
+	"github.com/retrace-ledger/retrace/ledger"
+	"github.com/retrace-ledger/retrace/ledger/ledgertest"
+	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/server"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 func TestStrangersAreRefused(t *testing.T) {
@@ -143,5 +152,64 @@ func TestPagesAndHealth(t *testing.T) {
 	}
 	if got, _ := w.call("DELETE", "/v1/statements", "", w.bearer()); got != 405 && got != 404 {
 		t.Errorf("DELETE /v1/statements = %d, want it refused", got)
+	}
+}
+
+// slowLedger gives no entries before it is released.
+type slowLedger struct {
+	*ledger.Ledger
+	released chan struct{}
+}
+
+func (l slowLedger) Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry, error] {
+	return func(yield func(schema.Entry, error) bool) {
+		select {
+		case <-l.released:
+			l.Ledger.Entries(ctx, from)(yield)
+		case <-ctx.Done():
+			yield(schema.Entry{}, ctx.Err())
+		}
+	}
+}
+
+// TestServeBeforeTheGraph asks a server whose graph is far behind.
+func TestServeBeforeTheGraph(t *testing.T) {
+	made := ledgertest.New(t)
+	log := slowLedger{made.Ledger, make(chan struct{})}
+	graph, err := lineage.Open(t.TempDir(), log, verify.Signers, keys.ParsePublic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer graph.Close()
+	s, err := server.New(t.TempDir(), log, graph, &server.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := server.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, listener) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	}()
+	w := &world{t: t, url: "http://" + listener.Addr().String()}
+	if status, body := w.call("GET", "/readyz", ""); status != 503 || !strings.Contains(body, "followed 0 of 1 entries so far") {
+		t.Errorf("/readyz = %d %q, want 503", status, body)
+	}
+	if status, body := w.call("GET", "/checkpoint", ""); status != 200 {
+		t.Errorf("/checkpoint = %d %q, want 200", status, body)
+	}
+	close(log.released)
+	if err := graph.Wait(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := w.call("GET", "/readyz", ""); status != 200 {
+		t.Errorf("/readyz = %d %q, want 200", status, body)
 	}
 }

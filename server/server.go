@@ -78,14 +78,18 @@ type Server struct {
 	metrics *metrics
 	handler http.Handler
 
+	// begun is the ledger's size when it was opened: answers of less are of the
+	// past.
+	begun int64
+
 	mu     sync.Mutex
 	behind error // why the graph does not follow; nil while it does
 }
 
-// New returns a server of the ledger in dir, whose graph it keeps following
-// while it runs. The token is made anew for every server.
+// New returns a server of the ledger in dir. While it runs, its graph follows
+// the ledger; one that is far behind holds up nothing but /readyz. The token is made anew for every server.
 func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, error) {
-	s := &Server{dir: dir, ledger: log, graph: graph, token: rand.Text()}
+	s := &Server{dir: dir, ledger: log, graph: graph, begun: log.Size(), token: rand.Text()}
 	if opt != nil {
 		s.opt = *opt
 	}
@@ -247,8 +251,8 @@ func (s *Server) ready() error {
 	switch {
 	case s.behind != nil:
 		return errors.New("the graph does not follow the log; the server's log says why")
-	case s.graph.Size() == 0:
-		return errors.New("the graph has not followed the log yet")
+	case s.graph.Size() < s.begun:
+		return fmt.Errorf("the graph has followed %d of %d entries so far; tiles are served already", s.graph.Size(), s.begun)
 	}
 	return nil
 }

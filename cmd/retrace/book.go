@@ -131,11 +131,18 @@ func (a *app) open(ctx context.Context) (*book, error) {
 	} else if ok {
 		return openBeside(ctx, dir, c)
 	}
-	return openLocal(ctx, dir)
+	b, err := openLocal(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := follow(ctx, b.graph, b.log); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
 }
 
 // openLocal opens a ledger directory of this machine: for writing where its
-// private keys are, else for reading.
+// private keys are, else for reading. Its lineage is as it was left.
 func openLocal(ctx context.Context, dir string) (_ *book, err error) {
 	b := &book{dir: dir}
 	defer func() {
@@ -193,7 +200,7 @@ func (b *book) loadObserver(dir string) error {
 }
 
 // openGraph opens the lineage index, in the ledger's directory or, where that
-// cannot be written, in a temporary one, and follows the log.
+// cannot be written, in a temporary one. It does not follow the log.
 func (b *book) openGraph(ctx context.Context, dir string) error {
 	at := filepath.Join(dir, lineageDir)
 	if !writable(dir) {
@@ -204,7 +211,7 @@ func (b *book) openGraph(ctx context.Context, dir string) error {
 		b.close = append(b.close, func() error { return os.RemoveAll(tmp) })
 		at = tmp
 	}
-	g, err := openGraph(ctx, at, b.log)
+	g, err := openIndex(at, b.log)
 	if err != nil {
 		return err
 	}
@@ -213,17 +220,29 @@ func (b *book) openGraph(ctx context.Context, dir string) error {
 	return nil
 }
 
+// openGraph opens a lineage index and brings it up to the log.
 func openGraph(ctx context.Context, at string, log bookLog) (*lineage.Graph, error) {
-	g, err := lineage.Open(at, log, verify.Signers, keys.ParsePublic)
+	g, err := openIndex(at, log)
 	if err != nil {
 		return nil, err
 	}
-	bar := newProgress(log.Size()-g.Size(), "reading the ledger")
-	defer bar.finish()
-	if err := g.Follow(ctx, log); err != nil {
+	if err := follow(ctx, g, log); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil
+}
+
+func openIndex(at string, log bookLog) (*lineage.Graph, error) {
+	return lineage.Open(at, log, verify.Signers, keys.ParsePublic)
+}
+
+// follow brings g up to the log, with a bar on a terminal.
+func follow(ctx context.Context, g *lineage.Graph, log bookLog) error {
+	from, size := g.Size(), log.Size()
+	bar := newProgress(size-from, "reading the ledger")
+	defer bar.finish()
+	defer bar.watch(func() int64 { return g.Size() - from }, size-from)()
+	return g.Follow(ctx, log)
 }
 
 func writable(dir string) bool {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -144,6 +146,32 @@ func (p *progress) set(done, total int64) {
 		p.bar.ChangeMax64(total)
 	}
 	p.bar.Set64(done)
+}
+
+// watch sets the bar to done of total ten times a second until stop is called,
+// for work that tells nobody how far it is.
+func (p *progress) watch(done func() int64, total int64) (stop func()) {
+	if p.bar == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				p.set(done(), total)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		group.Wait()
+	}
 }
 
 func (p *progress) finish() {
