@@ -9,6 +9,12 @@ if [ $# -ne 3 ]; then
 	sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 fi
+case $3 in
+'' | *[!0-9]*) # awk would count to it for ever
+	echo "tessera: COUNT is $3, want a number" >&2
+	exit 2
+	;;
+esac
 here=$(cd "$(dirname "$0")" && pwd)
 retrace=$(realpath "$1")
 dir=$2 port=18471 count=$3
