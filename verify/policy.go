@@ -57,7 +57,7 @@ func ParsePolicy(text []byte) (*Policy, error) {
 		case len(fields) == 0:
 		case fields[0] == "log":
 			err = p.addLog(fields[1:])
-			line = ""
+			fields = nil
 		case fields[0] == "witness":
 			err = p.addWitness(fields[1:])
 		case fields[0] == "group" && len(fields) > 3:
@@ -73,7 +73,9 @@ func ParsePolicy(text []byte) (*Policy, error) {
 		if err != nil {
 			return nil, malformed("policy", "line %d: %w", i+1, err)
 		}
-		rest.WriteString(line + "\n")
+		// Joined anew: torchwood v0.9.0 panics on a line of white space that is
+		// neither blank nor tab.
+		rest.WriteString(strings.Join(fields, " ") + "\n")
 	}
 	var err error
 	// torchwood demands the signatures of all logs that a policy names; logs

@@ -116,7 +116,7 @@ func TestPolicy(t *testing.T) {
 	}
 
 	for _, bad := range []string{
-		"", "quorum", "quorum a", "witness a\nquorum a", "nonsense\nquorum none", "log x\nquorum none",
+		"", "\f", "quorum", "quorum a", "witness a\nquorum a", "nonsense\nquorum none", "log x\nquorum none",
 		lines, lines + "quorum two\nquorum two", lines + "quorum two three", lines + "group more 1 a\nquorum more",
 		lines + "group three 3 two\nquorum three", lines + "group self 1 self\nquorum self",
 		lines + "witness again " + a.Verifier().String() + "\nquorum two",
@@ -134,6 +134,7 @@ func TestPolicy(t *testing.T) {
 func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte("witness a a.example+00000000+BAAA http://a/\ngroup g any a\nquorum g\n"))
 	f.Add([]byte("quorum none\n"))
+	f.Add([]byte("\f\nquorum none\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := verify.ParsePolicy(text)
 		if (p == nil) == (err == nil) {
