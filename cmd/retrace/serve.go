@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,8 +41,6 @@ type sourceConfig struct {
 	URL       string `json:"url"`
 	Namespace string `json:"namespace"`
 	Interval  string `json:"interval"` // such as 30s; a minute if empty
-	// With are the settings that only this kind of source has.
-	With json.RawMessage `json:"with"`
 }
 
 func (a *app) serveCmd() *cobra.Command {
@@ -195,7 +192,7 @@ func (b *book) configured(ctx context.Context, sources []sourceConfig, logger *s
 		if err != nil {
 			return nil, err
 		}
-		source, name, err := kind.Open(ctx, ingest.Place{URL: c.URL, With: []byte(c.With)}, b.env())
+		source, name, err := kind.Open(ctx, c.URL, b.env())
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", c.URL, err)
 		}

@@ -106,7 +106,7 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 	if err != nil {
 		return nil, err
 	}
-	source, name, err := kind.Open(ctx, ingest.Place{URL: url}, b.env())
+	source, name, err := kind.Open(ctx, url, b.env())
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 
 // env is what kinds need of this program.
 func (b *book) env() ingest.Env {
-	env := ingest.Env{Entries: b.log}
+	env := ingest.Env{}
 	if b.store != nil {
 		env.Content = b.store
 	}
