@@ -216,6 +216,20 @@ func (c *Client) Cursor(ctx context.Context, namespace, source string) (string, 
 	return a.Cursor, nil
 }
 
+// Sources is how the sources are doing that the server watches.
+func (c *Client) Sources(ctx context.Context) ([]SourceState, error) {
+	resp, err := c.get(ctx, "/v1/sources")
+	if err != nil {
+		return nil, fmt.Errorf("asking how the sources are doing: %w", err)
+	}
+	defer resp.Body.Close()
+	var states []SourceState
+	if err := decode(resp, &states); err != nil {
+		return nil, fmt.Errorf("asking how the sources are doing: %w", err)
+	}
+	return states, nil
+}
+
 // maxNote is how large a checkpoint may be (C2SP tlog-checkpoint notes are a
 // few hundred bytes).
 const maxNote = 64 << 10

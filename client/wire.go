@@ -2,6 +2,7 @@ package client
 
 import (
 	"github.com/go-json-experiment/json/jsontext"
+	"time"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -85,4 +86,21 @@ type StoredCursor struct {
 	Source   string `json:"source"`
 	Stored   string `json:"stored"`
 	Expected string `json:"expected"`
+}
+
+// SourceState is how a watched source is doing, as GET /v1/sources says.
+type SourceState struct {
+	Source     string    `json:"source"` // canonical name
+	Kind       string    `json:"kind"`   // scheme of its URL
+	Namespace  string    `json:"namespace"`
+	State      string    `json:"state"`         // WAITING, READING, FAILING or STOPPED
+	Seen       time.Time `json:"seen,omitzero"` // when it was last read to its end
+	LagSeconds float64   `json:"lagSeconds"`    // how long ago that was; 0 before the first time
+	Error      string    `json:"error,omitempty"`
+	Again      time.Time `json:"again,omitzero"` // when it is tried again
+	Reads      int       `json:"reads"`
+	Failures   int       `json:"failures"`
+	Recorded   int       `json:"recorded"`   // facts that were new
+	Duplicates int       `json:"duplicates"` // facts that were known
+	Skipped    int       `json:"skipped"`    // objects of which no fact could be made
 }

@@ -200,15 +200,15 @@ func (b *batcher) append(ctx context.Context, next covered, own int) error {
 		}
 	}
 	facts := len(b.envelopes) - own
-	b.progress.Recorded += facts
+	p := Progress{Done: b.read, Recorded: facts, Skipped: b.skipped}
 	for i, entry := range receipt.Entries {
 		if i < facts && entry.Duplicate {
-			b.progress.Recorded--
-			b.progress.Duplicates++
+			p.Recorded--
+			p.Duplicates++
 		}
 	}
-	b.progress.Done += b.read
-	b.progress.Skipped += b.skipped
+	b.progress.add(p)
+	b.r.note(func(s *Status) { s.add(p) })
 	b.from, b.coveredFrom, b.covered = b.to, coveredTo, next
 	b.envelopes, b.bytes, b.read, b.skipped = nil, 0, 0, 0
 	return nil
@@ -244,6 +244,13 @@ func (r *Runner) refused(ctx context.Context, batch schema.Batch, cause error) e
 		return conflict
 	}
 	return fmt.Errorf("recording what was read from %s: %w", r.name, cause)
+}
+
+func (p *Progress) add(more Progress) {
+	p.Done += more.Done
+	p.Recorded += more.Recorded
+	p.Duplicates += more.Duplicates
+	p.Skipped += more.Skipped
 }
 
 func (b *batcher) report() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/retrace-ledger/retrace/schema"
@@ -69,6 +70,36 @@ type Runner struct {
 	blind    string    // why the source could not be read; "" when it could
 	seen     time.Time // when it was last read to the end by this runner
 	watching bool
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is how a source is doing, for people and metrics.
+type Status struct {
+	Source    string    // canonical name
+	Namespace string    // of its entries
+	Began     time.Time // when the last read began; zero before the first
+	Seen      time.Time // when it was last read to its end
+	Reading   bool
+	Err       error     // why the last read failed; nil if it did not
+	Again     time.Time // after a failure: when it is tried again
+	Reads     int       // to the end
+	Failures  int
+	Progress  // of all reads by this runner; Total of the last
+}
+
+// Status says how the source is doing. It may be called at any time.
+func (r *Runner) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+func (r *Runner) note(change func(*Status)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.status)
 }
 
 // NewRunner returns a runner that reads source, whose canonical name is name,
@@ -90,6 +121,7 @@ func NewRunner(source Source, name string, log Log, signer Signer, opts *Options
 	if r.opts.Now == nil {
 		r.opts.Now = time.Now
 	}
+	r.status.Source, r.status.Namespace = name, r.opts.Namespace
 	return r
 }
 
@@ -99,6 +131,25 @@ func NewRunner(source Source, name string, log Log, signer Signer, opts *Options
 // error, what Progress counts as done is recorded, and the next Once goes on
 // from there.
 func (r *Runner) Once(ctx context.Context) (Progress, error) {
+	r.note(func(s *Status) { s.Began, s.Reading, s.Again = r.opts.Now(), true, time.Time{} })
+	p, err := r.once(ctx)
+	r.note(func(s *Status) {
+		s.Reading = false
+		if ctx.Err() != nil {
+			return
+		}
+		s.Err = err
+		if err != nil {
+			s.Failures++
+			return
+		}
+		s.Reads++
+		s.Seen = r.seen
+	})
+	return p, err
+}
+
+func (r *Runner) once(ctx context.Context) (Progress, error) {
 	b, err := r.begin(ctx)
 	if err != nil {
 		return Progress{}, err
@@ -170,6 +221,7 @@ func (r *Runner) Watch(ctx context.Context) error {
 		} else {
 			failures++
 			wait := backoff(failures)
+			r.note(func(s *Status) { s.Again = r.opts.Now().Add(wait) })
 			if r.opts.Failed != nil {
 				r.opts.Failed(err, wait)
 			}

@@ -53,6 +53,9 @@ func newMetrics(s *Server) *metrics {
 		func() float64 { return float64(s.graph.Size()) })
 	m.registry.MustRegister(m.append, m.batch, m.queries, m.failed, m.rejected, m.requests, entries, followed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if s.opt.Sources != nil {
+		m.registry.MustRegister(newSourceMetrics(s.opt.Sources))
+	}
 	if s.opt.Witnesses != nil {
 		m.registry.MustRegister(newWitnessMetrics(s.opt.Witnesses))
 	}

@@ -30,6 +30,7 @@ func (s *Server) routes() http.Handler {
 	handle("GET /v1/content/{key}", s.withToken(s.getContent))
 	handle("PUT /v1/content/{key}", s.withToken(s.putContent))
 	handle("PUT /v1/content/{key}/alias", s.withToken(s.putAlias))
+	handle("GET /v1/sources", s.withToken(s.getSources))
 	handle("GET /v1/restorations/{file}", s.withToken(s.getRestoration))
 	handle("GET /healthz", http.HandlerFunc(healthz))
 	handle("GET /readyz", http.HandlerFunc(s.readyz))

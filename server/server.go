@@ -62,7 +62,9 @@ type Options struct {
 	Scratch string
 	// Witnesses says how far the ledger's witnesses are; nil if it has none.
 	Witnesses func() witness.Status
-	Logger    *slog.Logger // slog.Default if nil
+	// Sources says how the sources are doing that are watched; nil if none are.
+	Sources func() []Source
+	Logger  *slog.Logger // slog.Default if nil
 }
 
 // Server serves one ledger over HTTP.

@@ -14,11 +14,11 @@ var groups = []struct {
 	commands []string
 }{
 	{"RECORD", []string{"run", "watch", "snapshot", "record"}},
-	{"ASK", []string{"models", "lineage", "diff", "gaps", "show", "log", "names", "history"}},
+	{"ASK", []string{"models", "lineage", "diff", "gaps", "coverage", "show", "log", "names", "history"}},
 	{"PROVE", []string{"prove", "verify", "audit", "fsck"}},
 	{"PUT BACK", []string{"restore", "reproduce"}},
 	{"COPY", []string{"backup", "import", "mirror", "recover"}},
-	{"KEEP", []string{"init", "serve", "keys", "erase", "demo", "bench", "version", "completion"}},
+	{"KEEP", []string{"init", "serve", "config", "sources", "keys", "erase", "demo", "bench", "version", "completion"}},
 }
 
 const refsLong = `A REF says which resource is meant:

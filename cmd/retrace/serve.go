@@ -5,43 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
-	"path/filepath"
-	"time"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"sigs.k8s.io/yaml"
 
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/graphql"
-	"github.com/retrace-ledger/retrace/ingest"
-	"github.com/retrace-ledger/retrace/ingest/all"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/restore"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/server"
 )
-
-// serveConfig is retrace.yaml. Unknown fields are refused.
-type serveConfig struct {
-	// Listen is HOST:PORT on loopback.
-	Listen string `json:"listen"`
-	// Sources are watched as long as the server runs.
-	Sources []sourceConfig `json:"sources"`
-	// Places are the folders that a restoration may go to, by name.
-	Places map[string]string `json:"places"`
-	// Witness is a policy file (C2SP tlog-policy), relative to retrace.yaml.
-	Witness string `json:"witness"`
-}
-
-type sourceConfig struct {
-	URL       string `json:"url"`
-	Namespace string `json:"namespace"`
-	Interval  string `json:"interval"` // such as 30s; a minute if empty
-}
 
 func (a *app) serveCmd() *cobra.Command {
 	var config, listen string
@@ -62,20 +42,26 @@ retrace.yaml:
     - url: oci://registry.example.com/ml/trainer
   places:
     scratch: /srv/restored
+  metrics: 0.0.0.0:8471        # /healthz, /readyz and /metrics, and nothing else
   witness: witnesses.policy    # C2SP tlog-policy: who cosigns, and the quorum
 
-A witness that is down stops nothing; /metrics and / say how far behind it is.`,
+` + "`retrace config check`" + ` says what is wrong with it. SIGHUP has the sources
+read again; what did not change goes on. ` + "`retrace sources`" + ` and /metrics say how
+each source is doing. A witness that is down stops nothing.`,
 		Example: "  retrace serve\n  retrace serve --config retrace.yaml --listen 127.0.0.1:9000",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := readConfig(config)
-			if err != nil {
-				return cannot(err)
+			f := new(configFile)
+			if config != "" {
+				var err error
+				if f, err = readConfig(config); err != nil {
+					return cannot(err)
+				}
 			}
-			if cmd.Flags().Changed("listen") || c.Listen == "" {
-				c.Listen = listen
+			if cmd.Flags().Changed("listen") || f.Listen == "" {
+				f.Listen = listen
 			}
-			return a.serve(cmd, c)
+			return a.serve(cmd, f)
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "configuration `FILE` (retrace.yaml)")
@@ -83,37 +69,7 @@ A witness that is down stops nothing; /metrics and / say how far behind it is.`,
 	return cmd
 }
 
-// readConfig reads a configuration strictly.
-func readConfig(file string) (serveConfig, error) {
-	var c serveConfig
-	if file == "" {
-		return c, nil
-	}
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return c, err
-	}
-	if err := yaml.UnmarshalStrict(raw, &c); err != nil {
-		return c, fmt.Errorf("%s: %w", file, err)
-	}
-	if c.Witness != "" && !filepath.IsAbs(c.Witness) {
-		c.Witness = filepath.Join(filepath.Dir(file), c.Witness)
-	}
-	for i, s := range c.Sources {
-		if s.URL == "" {
-			return c, fmt.Errorf("%s: sources[%d].url is missing", file, i)
-		}
-		if s.Interval == "" {
-			continue
-		}
-		if d, err := time.ParseDuration(s.Interval); err != nil || d < time.Second {
-			return c, fmt.Errorf("%s: sources[%d].interval: %q is not a span of at least 1s", file, i, s.Interval)
-		}
-	}
-	return c, nil
-}
-
-func (a *app) serve(cmd *cobra.Command, c serveConfig) error {
+func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	ctx := cmd.Context()
 	dir, err := a.findDir()
 	if err != nil {
@@ -145,13 +101,15 @@ func (a *app) serve(cmd *cobra.Command, c serveConfig) error {
 	if feeder != nil {
 		opt.Witnesses = feeder.Status
 	}
+	watched := newWatching(b, logger)
+	defer watched.close()
+	opt.Sources = watched.status
 	s, err := server.New(dir, l, b.graph, opt)
 	if err != nil {
 		listener.Close()
 		return cannot(err)
 	}
-	runners, err := b.configured(ctx, c.Sources, logger)
-	if err != nil {
+	if err := watched.apply(ctx, &c.serveConfig); err != nil {
 		listener.Close()
 		return cannot(err)
 	}
@@ -164,13 +122,43 @@ func (a *app) serve(cmd *cobra.Command, c serveConfig) error {
 	if feeder != nil {
 		group.Go(func() error { return feeder.Run(gctx) })
 	}
-	for _, r := range runners {
-		group.Go(func() error { return r.Watch(gctx) })
+	if c.Metrics != "" {
+		group.Go(func() error { return s.ServeMetrics(gctx, c.Metrics) })
+	}
+	if c.name != "" {
+		group.Go(func() error { return reload(gctx, watched, c, logger) })
 	}
 	if err := group.Wait(); err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return cannot(err)
 	}
 	return nil
+}
+
+// reload reads the configuration again at each SIGHUP. One that has a fault
+// changes nothing.
+func reload(ctx context.Context, w *watching, c *configFile, logger *slog.Logger) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-hangup:
+		}
+		next, err := readConfig(c.name)
+		if err == nil {
+			err = w.apply(ctx, &next.serveConfig)
+		}
+		if err != nil {
+			logger.Error("the configuration was not taken; what was in force goes on", "err", err)
+			continue
+		}
+		logger.Info("configuration read again", "file", c.name, "sources", len(next.Sources))
+		if next.Metrics != c.Metrics || next.Witness != c.Witness || !maps.Equal(next.Places, c.Places) || next.Listen != "" && next.Listen != c.Listen {
+			logger.Warn("listen, metrics, places and witness are taken up when the server is started anew")
+		}
+	}
 }
 
 // newLogger writes text on a terminal and JSON elsewhere, to standard error.
@@ -179,37 +167,6 @@ func newLogger() *slog.Logger {
 		return slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	return slog.New(slog.NewJSONHandler(os.Stderr, nil))
-}
-
-// configured opens the sources of a configuration.
-func (b *book) configured(ctx context.Context, sources []sourceConfig, logger *slog.Logger) ([]*ingest.Runner, error) {
-	var runners []*ingest.Runner
-	for _, c := range sources {
-		if b.observer == nil {
-			return nil, errors.New("watching signs what it sees, and the observer key is not here")
-		}
-		kind, err := ingest.KindOf(all.Kinds(), c.URL)
-		if err != nil {
-			return nil, err
-		}
-		source, name, err := kind.Open(ctx, c.URL, b.env())
-		if err != nil {
-			return nil, fmt.Errorf("source %s: %w", c.URL, err)
-		}
-		var interval time.Duration
-		if c.Interval != "" {
-			if interval, err = time.ParseDuration(c.Interval); err != nil {
-				return nil, err
-			}
-		}
-		log := logger.With("source", name)
-		runners = append(runners, ingest.NewRunner(source, name, b.log, b.observer, &ingest.Options{
-			Namespace: c.Namespace, Submitter: b.observer.ID(), Interval: interval,
-			Skipped: func(s ingest.Skip) { log.Warn("left out", "ref", s.Object, "err", s.Reason) },
-			Failed:  func(err error, wait time.Duration) { log.Error("reading", "err", err, "again", wait) },
-		}))
-	}
-	return runners, nil
 }
 
 // restorer plans restorations for the server.

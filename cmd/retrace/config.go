@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/spf13/cobra"
+
+	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/all"
+)
+
+// serveConfig is retrace.yaml. Unknown fields are refused.
+type serveConfig struct {
+	// Listen is HOST:PORT on loopback.
+	Listen string `yaml:"listen"`
+	// Metrics is HOST:PORT of a second listener, for /healthz, /readyz and
+	// /metrics alone; any address.
+	Metrics string `yaml:"metrics"`
+	// Sources are watched as long as the server runs.
+	Sources []sourceConfig `yaml:"sources"`
+	// Places are the folders that a restoration may go to, by name.
+	Places map[string]string `yaml:"places"`
+	// Witness is a policy file (C2SP tlog-policy), relative to retrace.yaml.
+	Witness string `yaml:"witness"`
+}
+
+type sourceConfig struct {
+	URL       string `yaml:"url"`
+	Namespace string `yaml:"namespace"`
+	Interval  string `yaml:"interval"` // such as 30s; a minute if empty
+}
+
+func (s *sourceConfig) interval() (time.Duration, error) {
+	if s.Interval == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s.Interval)
+	if err != nil || d < time.Second {
+		return 0, fmt.Errorf("%q is not a span of at least 1s", s.Interval)
+	}
+	return d, nil
+}
+
+// configFile is a configuration with the file that it was read from.
+type configFile struct {
+	name   string
+	syntax *ast.File
+	serveConfig
+}
+
+// readConfig reads a configuration strictly. What it says is not looked into;
+// see check.
+func readConfig(name string) (*configFile, error) {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	f := &configFile{name: name}
+	if f.syntax, err = parser.ParseBytes(raw, 0); err == nil {
+		err = yaml.UnmarshalWithOptions(raw, &f.serveConfig, yaml.Strict())
+	}
+	if syntax := yaml.Error(nil); errors.As(err, &syntax) {
+		if token := syntax.GetToken(); token != nil {
+			return nil, fmt.Errorf("%s:%d: %s", name, token.Position.Line, syntax.GetMessage())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if f.Witness != "" && !filepath.IsAbs(f.Witness) {
+		f.Witness = filepath.Join(filepath.Dir(name), f.Witness)
+	}
+	return f, nil
+}
+
+// check says all that is wrong with the configuration, line by line. Nothing
+// is asked of a source.
+func (f *configFile) check(ctx context.Context, env ingest.Env) []error {
+	var faults []error
+	wrong := func(at string, err error) {
+		if err != nil {
+			faults = append(faults, f.at(at, err))
+		}
+	}
+	for field, address := range map[string]string{"listen": f.Listen, "metrics": f.Metrics} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			wrong(field, fmt.Errorf("%q is not HOST:PORT", address))
+		}
+	}
+	if f.Witness != "" {
+		_, err := readPolicy(f.Witness)
+		wrong("witness", err)
+	}
+	for name, dir := range f.Places {
+		if !filepath.IsAbs(dir) {
+			wrong("places."+name, fmt.Errorf("%q is not an absolute path", dir))
+		}
+	}
+	named := map[string]int{}
+	for i := range f.Sources {
+		at := fmt.Sprintf("sources[%d]", i)
+		name, err := f.checkSource(ctx, env, &f.Sources[i], at)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		if first, twice := named[name]; twice {
+			wrong(at+".url", fmt.Errorf("%s is sources[%d] already", name, first))
+		}
+		named[name] = i
+	}
+	return faults
+}
+
+func (f *configFile) checkSource(ctx context.Context, env ingest.Env, s *sourceConfig, at string) (string, error) {
+	if s.URL == "" {
+		return "", f.at(at, errors.New("url is missing"))
+	}
+	if _, err := s.interval(); err != nil {
+		return "", f.at(at+".interval", err)
+	}
+	kind, err := ingest.KindOf(all.Kinds(), s.URL)
+	if err != nil {
+		return "", f.at(at+".url", err)
+	}
+	_, name, err := kind.Open(ctx, s.URL, env)
+	if err != nil {
+		return "", f.at(at+".url", err)
+	}
+	return name, nil
+}
+
+// at says where in the file a fault is.
+func (f *configFile) at(field string, err error) error {
+	for at := field; at != ""; at = parent(at) {
+		path, pathErr := yaml.PathString("$." + at)
+		if pathErr != nil {
+			continue
+		}
+		if node, nodeErr := path.FilterFile(f.syntax); nodeErr == nil && node.GetToken() != nil {
+			return fmt.Errorf("%s:%d: %s: %w", f.name, node.GetToken().Position.Line, field, err)
+		}
+	}
+	return fmt.Errorf("%s: %s: %w", f.name, field, err)
+}
+
+// parent is the field that holds the one at path, "" for none.
+func parent(path string) string {
+	return path[:max(strings.LastIndexAny(path, ".["), 0)]
+}
+
+func (a *app) configCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "config",
+		Short:   "Check a configuration of the server",
+		Example: "  retrace config check retrace.yaml",
+	}
+	cmd.AddCommand(a.configCheckCmd())
+	return cmd
+}
+
+func (a *app) configCheckCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Say what is wrong with retrace.yaml, with line numbers",
+		Long: `Say what is wrong with a configuration (retrace.yaml if none is named), with line
+numbers. Nothing is asked of a source, and nothing is recorded. Exit status 1:
+something is wrong.`,
+		Example: "  retrace config check\n  retrace config check /etc/retrace/retrace.yaml",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			name := "retrace.yaml"
+			if len(args) > 0 {
+				name = args[0]
+			}
+			return a.checkConfig(cmd, name)
+		},
+	}
+}
+
+// closedStore is a content store for kinds that are opened to be checked, and
+// never read.
+type closedStore struct{ contentStore }
+
+// faultJSON is a fault of a configuration.
+type faultJSON struct {
+	Fault string `json:"fault"`
+}
+
+func (a *app) checkConfig(cmd *cobra.Command, name string) error {
+	f, err := readConfig(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return cannot(err)
+	}
+	var faults []error
+	if err != nil {
+		faults = append(faults, err)
+	} else {
+		faults = f.check(cmd.Context(), ingest.Env{Content: closedStore{}})
+	}
+	out := cmd.OutOrStdout()
+	if a.output == "json" {
+		list := []faultJSON{}
+		for _, fault := range faults {
+			list = append(list, faultJSON{fault.Error()})
+		}
+		if err := printJSON(out, struct {
+			File   string      `json:"file"`
+			Faults []faultJSON `json:"faults"`
+		}{name, list}); err != nil {
+			return err
+		}
+	} else {
+		for _, fault := range faults {
+			fmt.Fprintln(out, printable(fault.Error()))
+		}
+	}
+	if len(faults) > 0 {
+		return isFalse(fmt.Errorf("%s: %s", name, count(len(faults), "fault", "faults")))
+	}
+	if a.output != "json" {
+		fmt.Fprintf(out, "%s: %s, nothing is wrong\n", name, count(len(f.Sources), "source", "sources"))
+	}
+	return nil
+}
