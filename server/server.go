@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/graphql"
 	"github.com/retrace-ledger/retrace/ledger"
@@ -63,7 +64,7 @@ type Options struct {
 	// Witnesses says how far the ledger's witnesses are; nil if it has none.
 	Witnesses func() witness.Status
 	// Sources says how the sources are doing that are watched; nil if none are.
-	Sources func() []Source
+	Sources func() []client.SourceState
 	Logger  *slog.Logger // slog.Default if nil
 }
 

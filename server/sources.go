@@ -12,61 +12,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/retrace-ledger/retrace/client"
-	"github.com/retrace-ledger/retrace/ingest"
 )
-
-// Source is a source that the server watches.
-type Source struct {
-	Kind    string
-	Stopped error // why it is watched no more; nil while it is
-	ingest.Status
-}
 
 // getSources says how each source is doing.
 func (s *Server) getSources(w http.ResponseWriter, r *http.Request) {
 	states := []client.SourceState{}
 	if s.opt.Sources != nil {
-		now := time.Now()
-		for _, src := range s.opt.Sources() {
-			states = append(states, src.state(now))
-		}
+		states = append(states, s.opt.Sources()...)
 	}
 	s.answerJSON(w, r, states)
-}
-
-// state is what is told of the source. An error can hold what a remote place
-// said: it is cut to a line's length.
-func (src *Source) state(now time.Time) client.SourceState {
-	c := client.SourceState{
-		Source: src.Source, Kind: src.Kind, Namespace: src.Namespace, State: "WAITING", Seen: src.Seen, Again: src.Again,
-		Reads: src.Reads, Failures: src.Failures, Recorded: src.Recorded, Duplicates: src.Duplicates, Skipped: src.Skipped,
-	}
-	if !src.Seen.IsZero() {
-		c.LagSeconds = now.Sub(src.Seen).Seconds()
-	}
-	err := src.Err
-	switch {
-	case src.Stopped != nil:
-		c.State, err = "STOPPED", src.Stopped
-	case src.Reading:
-		c.State = "READING"
-	case src.Err != nil:
-		c.State = "FAILING"
-	}
-	if err != nil {
-		c.Error = clipTo(err.Error(), maxSourceError)
-	}
-	return c
-}
-
-// maxSourceError is how much of an error is told, in bytes.
-const maxSourceError = 512
-
-func clipTo(s string, n int) string {
-	if len(s) > n {
-		return s[:n-3] + "..."
-	}
-	return s
 }
 
 // ServeMetrics serves /healthz, /readyz and /metrics on an address of their
@@ -92,11 +46,11 @@ func (s *Server) ServeMetrics(ctx context.Context, address string) error {
 
 // sourceMetrics say how the sources are doing.
 type sourceMetrics struct {
-	sources                                            func() []Source
+	sources                                            func() []client.SourceState
 	up, lag, reads, failures, recorded, known, skipped *prometheus.Desc
 }
 
-func newSourceMetrics(sources func() []Source) *sourceMetrics {
+func newSourceMetrics(sources func() []client.SourceState) *sourceMetrics {
 	each := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc("retrace_source_"+name, help, []string{"source", "kind", "namespace"}, nil)
 	}
@@ -121,18 +75,17 @@ func (m *sourceMetrics) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *sourceMetrics) Collect(out chan<- prometheus.Metric) {
-	now := time.Now()
 	for _, s := range m.sources() {
 		tell := func(d *prometheus.Desc, t prometheus.ValueType, v float64) {
 			out <- prometheus.MustNewConstMetric(d, t, v, s.Source, s.Kind, s.Namespace)
 		}
 		up := 0.0
-		if s.Reads > 0 && s.Err == nil && s.Stopped == nil {
+		if s.Reads > 0 && s.Error == "" {
 			up = 1
 		}
 		tell(m.up, prometheus.GaugeValue, up)
 		if !s.Seen.IsZero() {
-			tell(m.lag, prometheus.GaugeValue, now.Sub(s.Seen).Seconds())
+			tell(m.lag, prometheus.GaugeValue, s.LagSeconds)
 		}
 		tell(m.reads, prometheus.CounterValue, float64(s.Reads))
 		tell(m.failures, prometheus.CounterValue, float64(s.Failures))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -144,6 +145,64 @@ func TestReload(t *testing.T) {
 	}
 	if err := server.Wait(); err != nil {
 		t.Errorf("the server ended with %v", err)
+	}
+}
+
+// TestCoverageBlind takes a source away from a running watcher and gives it
+// back: the time between is a blind interval.
+func TestCoverageBlind(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	done(t, dir, "init")
+	watch := retraceCommand(t, dir, "watch", "--interval", "1s", "dir://"+filepath.ToSlash(data))
+	stderr, err := watch.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	defer func() {
+		if err := watch.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("the watch ended with %v", err)
+		}
+	}()
+	failed := make(chan struct{})
+	var once sync.Once
+	go func() {
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			if strings.Contains(lines.Text(), "trying again") {
+				once.Do(func() { close(failed) })
+			}
+		}
+		ended <- watch.Wait()
+	}()
+	for size(t, dir) < 3 { // genesis, the folder, its coverage
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := os.Rename(data, data+".away"); err != nil {
+		t.Fatal(err)
+	}
+	<-failed
+	if err := os.Rename(data+".away", data); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; {
+		out, errs, status := retrace(t, dir, "coverage")
+		if status == 1 && strings.Contains(out, "BLIND: reading dir://") && strings.Contains(errs, "1 interval without sight") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("coverage after a blind interval ended with %d:\n%s%s", status, out, errs)
+		}
 	}
 }
 

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/all"
 	"github.com/retrace-ledger/retrace/schema"
-	"github.com/retrace-ledger/retrace/server"
 )
 
 // watching are the sources that a server watches. The configuration can be
@@ -185,18 +185,45 @@ func (w *watching) setting(ctx context.Context, setting string, values map[strin
 }
 
 // status is how all sources are doing, by name.
-func (w *watching) status() []server.Source {
+func (w *watching) status() []client.SourceState {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var all []server.Source
+	now := time.Now()
+	var all []client.SourceState
 	for _, name := range slices.Sorted(maps.Keys(w.running)) {
-		r := w.running[name]
-		kind, _, _ := strings.Cut(r.config.URL, "://")
-		s := server.Source{Kind: kind, Status: r.runner.Status()}
-		if r.over() {
-			s.Stopped = r.err
-		}
-		all = append(all, s)
+		all = append(all, w.running[name].state(now))
 	}
 	return all
+}
+
+// maxSourceError is how much of an error is told, in bytes: it can hold what a
+// remote place said.
+const maxSourceError = 512
+
+func (r *runningSource) state(now time.Time) client.SourceState {
+	s := r.runner.Status()
+	kind, _, _ := strings.Cut(r.config.URL, "://")
+	state := client.SourceState{
+		Source: s.Source, Kind: kind, Namespace: s.Namespace, State: "WAITING", Seen: s.Seen, Again: s.Again,
+		Reads: s.Reads, Failures: s.Failures, Recorded: s.Recorded, Duplicates: s.Duplicates, Skipped: s.Skipped,
+	}
+	if !s.Seen.IsZero() {
+		state.LagSeconds = now.Sub(s.Seen).Seconds()
+	}
+	err := s.Err
+	switch {
+	case r.over():
+		state.State, err = "STOPPED", r.err
+	case s.Reading:
+		state.State = "READING"
+	case s.Err != nil:
+		state.State = "FAILING"
+	}
+	if err != nil {
+		state.Error = err.Error()
+		if len(state.Error) > maxSourceError {
+			state.Error = strings.ToValidUTF8(state.Error[:maxSourceError], "") + "…"
+		}
+	}
+	return state
 }
