@@ -245,6 +245,26 @@ func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
 	return readAll(resp, maxNote)
 }
 
+// Confront shows the server a checkpoint of its log that is held here. It is
+// nil if the log holds it, and ErrContradicted if it does not: then the server
+// has kept the note and writes no more. Any other error means that the server
+// could not be told.
+func (c *Client) Confront(ctx context.Context, note []byte) error {
+	resp, err := c.do(ctx, http.MethodPost, "/v1/checkpoint", "text/plain; charset=utf-8", bytes.NewReader(note), int64(len(note)))
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
+		return fmt.Errorf("%w: %w", ErrContradicted, err)
+	}
+	if err != nil {
+		return fmt.Errorf("showing the server a checkpoint: %w", err)
+	}
+	return resp.Body.Close()
+}
+
+// ErrContradicted says that a server's log does not hold a checkpoint that its
+// own key signed.
+var ErrContradicted = errors.New("the log does not hold the checkpoint")
+
 // Size is the newest signed size.
 func (c *Client) Size(ctx context.Context) (int64, error) {
 	l, err := c.Ledger(ctx)

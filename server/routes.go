@@ -22,6 +22,7 @@ func (s *Server) routes() http.Handler {
 	handle("GET /checkpoint", tiles)
 	handle("GET /checkpoint.cosigned", tiles)
 	handle("GET /tile/", tiles)
+	handle("POST /v1/checkpoint", http.HandlerFunc(s.postCheckpoint))
 	handle("POST /v1/statements", s.withToken(s.postStatements))
 	handle("POST /v1/erasures", s.withToken(s.postErasure))
 	handle("GET /v1/cursor", s.withToken(s.getCursor))

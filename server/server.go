@@ -34,6 +34,7 @@ type Ledger interface {
 	Cursor(ctx context.Context, namespace, source string) (string, error)
 	Erase(ctx context.Context, index int64, env schema.Envelope) (schema.Receipt, error)
 	Wait(ctx context.Context, size int64) error
+	Confront(ctx context.Context, note []byte) error
 	Handler() http.Handler
 	Origin() string
 	Backup(ctx context.Context, w io.Writer, withKeys bool, report func(ledger.Progress)) (ledger.BackupInfo, error)

@@ -17,7 +17,23 @@ import (
 // what stops it.
 func serving(t *testing.T, dir string) (url string, stop func()) {
 	t.Helper()
-	server := retraceCommand(t, dir, "serve", "--listen", "127.0.0.1:0")
+	server, url := servingProcess(t, dir)
+	end := func() error { return server.Process.Signal(syscall.SIGTERM) }
+	server.Cancel = end // of the test's context, which ends before its cleanups
+	stop = sync.OnceFunc(func() {
+		end()
+		if err := server.Wait(); server.ProcessState.ExitCode() != 0 {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return url, stop
+}
+
+// servingProcess starts a server of the ledger in dir. The caller waits for it.
+func servingProcess(t *testing.T, dir string) (server *exec.Cmd, url string) {
+	t.Helper()
+	server = retraceCommand(t, dir, "serve", "--listen", "127.0.0.1:0")
 	stderr, err := server.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -32,16 +48,7 @@ func serving(t *testing.T, dir string) (url string, stop func()) {
 		t.Fatalf("serve said %q, %v", said, err)
 	}
 	go lines.WriteTo(os.Stderr)
-	end := func() error { return server.Process.Signal(syscall.SIGTERM) }
-	server.Cancel = end // of the test's context, which ends before its cleanups
-	stop = sync.OnceFunc(func() {
-		end()
-		if err := server.Wait(); server.ProcessState.ExitCode() != 0 {
-			t.Errorf("the server ended with %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	return m[1], stop
+	return server, m[1]
 }
 
 // TestCopiesBesideServer backs up a ledger that a server holds while others
@@ -155,7 +162,8 @@ func TestMirrorProcessKilled(t *testing.T) {
 	}
 }
 
-// TestMirrorProcessFork is shown two histories by one key.
+// TestMirrorProcessFork is shown two histories by one key, and tells the server
+// of the second.
 func TestMirrorProcessFork(t *testing.T) {
 	t.Parallel()
 	dir, other, work := t.TempDir(), t.TempDir(), t.TempDir()
@@ -166,10 +174,22 @@ func TestMirrorProcessFork(t *testing.T) {
 	mirror := filepath.Join(work, "mirror")
 	for n, dir := range []string{dir, other} {
 		done(t, dir, "record", filepath.Join(work, writeNote(t, work, n, 100)))
-		url, _ := serving(t, dir)
+		server, url := servingProcess(t, dir)
 		out, errs, status := retrace(t, work, "--dir", mirror, "mirror", url, "--once", "--key", filepath.Join(dir, ".retrace", "log.vkey"))
 		if status != n {
 			t.Errorf("mirroring history %d ended with status %d: %s%s", n, status, out, errs)
+		}
+		if n == 0 {
+			if err := server.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Error(err)
+			}
+		}
+		server.Wait()
+		if got := server.ProcessState.ExitCode(); got != 2*n {
+			t.Errorf("the server of history %d ended with status %d, want %d", n, got, 2*n)
+		}
+		if n == 1 && !strings.Contains(errs, "the server was shown the note that is held here, and writes no more") {
+			t.Errorf("the alarm does not say that the server was told:\n%s", errs)
 		}
 		if n == 1 && (strings.Count(errs, "\n— ") != 2 || !strings.Contains(errs, "both notes are in "+filepath.Join(mirror, "fork"))) {
 			t.Errorf("the alarm has to show both notes and where they are:\n%s", errs)
@@ -179,4 +199,46 @@ func TestMirrorProcessFork(t *testing.T) {
 		t.Errorf("the evidence is %q, %v", evidence, err)
 	}
 	done(t, work, "--dir", mirror, "fsck")
+}
+
+// TestMirrorTellsRolledBack mirrors a ledger that was put back to an older state.
+// Told so by the mirror, its server ends, and the ledger does not open for
+// writing until it holds what it had.
+func TestMirrorTellsRolledBack(t *testing.T) {
+	t.Parallel()
+	dir, work := t.TempDir(), t.TempDir()
+	done(t, dir, "init")
+	done(t, dir, "record", filepath.Join(work, writeNote(t, work, 0, 100)))
+	old := filepath.Join(work, "old")
+	if out, err := exec.Command("cp", "-r", filepath.Join(dir, ".retrace"), old).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	done(t, dir, "record", filepath.Join(work, writeNote(t, work, 1, 100)))
+	mirror := filepath.Join(work, "mirror")
+	args := []string{"--dir", mirror, "mirror", "", "--once", "--key", filepath.Join(dir, ".retrace", "log.vkey")}
+	url, stop := serving(t, dir)
+	args[3] = url
+	done(t, work, args...)
+	stop()
+	if err := os.RemoveAll(filepath.Join(dir, ".retrace")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(old, filepath.Join(dir, ".retrace")); err != nil {
+		t.Fatal(err)
+	}
+	server, url := servingProcess(t, dir)
+	args[3] = url
+	if out, errs, status := retrace(t, work, args...); status != 1 || !strings.Contains(errs, "the server was shown the note that is held here, and writes no more") {
+		t.Errorf("mirroring a ledger that was put back ended with status %d: %s%s", status, out, errs)
+	}
+	server.Wait()
+	if got := server.ProcessState.ExitCode(); got != 2 {
+		t.Errorf("the server ended with status %d, want 2", got)
+	}
+	note := filepath.Join(work, writeNote(t, work, 2, 100))
+	if _, errs, status := retrace(t, dir, "record", note); status != 2 || !strings.Contains(errs, "rolled back") {
+		t.Errorf("recording afterwards ended with status %d: %s", status, errs)
+	}
+	done(t, dir, "recover", "--from", mirror)
+	done(t, dir, "record", note)
 }

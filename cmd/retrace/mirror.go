@@ -129,10 +129,15 @@ func (a *app) mirrorOnce(cmd *cobra.Command, c *client.Client, v note.Verifier) 
 	opts := &ledger.CopyOptions{Report: func(p ledger.Progress) { bar.set(p.Done, p.Total) }}
 	got, err := ledger.Mirror(cmd.Context(), a.dir, v, remoteLog{c}, opts)
 	if err != nil {
+		told := tellServer(cmd.Context(), c, err)
 		err = falseIfSaid(err)
 		var fork *ledger.ForkError
 		if errors.As(err, &fork) {
-			err = &hinted{err, "both notes are in " + filepath.Join(a.dir, "fork") + "; the copy stays as it was. docs/runbook.md#fork says what they prove"}
+			err = &hinted{err, told + "; both notes are in " + filepath.Join(a.dir, "fork") + "; the copy stays as it was. docs/runbook.md#fork says what they prove"}
+		}
+		var behind *ledger.BehindError
+		if errors.As(err, &behind) {
+			err = &hinted{err, told + ". docs/runbook.md#rolled-back says what to do there"}
 		}
 		return err
 	}
@@ -144,6 +149,32 @@ func (a *app) mirrorOnce(cmd *cobra.Command, c *client.Client, v note.Verifier) 
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: size %d, %s new\n", a.dir, got.Checkpoint.Size, entriesOf(got.New, got.Withheld))
 	}
 	return nil
+}
+
+// tellServer shows the server the checkpoint that its log contradicts, so that
+// it writes no more, and says what came of it.
+func tellServer(ctx context.Context, c *client.Client, found error) string {
+	var fork *ledger.ForkError
+	var behind *ledger.BehindError
+	var held []byte
+	switch {
+	case errors.As(found, &fork):
+		held = fork.Old
+	case errors.As(found, &behind):
+		held = behind.Ours
+	default:
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	switch err := c.Confront(ctx, held); {
+	case errors.Is(err, client.ErrContradicted):
+		return "the server was shown the note that is held here, and writes no more"
+	case err != nil:
+		return fmt.Sprintf("the server could not be told (%v): put the note that is held here at `evidence` in its ledger's directory", err)
+	default:
+		return "the server, shown the note that is held here, holds it now"
+	}
 }
 
 // answerTime is how long one answer of a mirrored log may take.
