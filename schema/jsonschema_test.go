@@ -49,6 +49,7 @@ var narrow = map[string]func(*generate.Schema){
 	"Commit.parents":         items(pattern(`^([0-9a-f]{40}|[0-9a-f]{64})$`)),
 	"Commit.tree":            pattern(`^([0-9a-f]{40}|[0-9a-f]{64})$`),
 	"Config.setting":         nonEmpty,
+	"Config.previous":        pattern(`^[0-9a-f]{64}$`),
 	"Coverage.count":         minimum("0"),
 	"Coverage.previous":      pattern(`^[0-9a-f]{64}$`),
 	"Coverage.recorded":      minimum("0"),

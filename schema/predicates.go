@@ -99,17 +99,20 @@ func (t *Trust) check() error {
 }
 
 // Config records a setting that decides what answers say, such as the
-// namespace of a source. The subject is the setting's canonical JSON.
+// namespace of a source. The subject is the predicate's canonical JSON. Each
+// names the statement about the same setting before it, so that a setting that
+// is changed and changed back is three statements.
 type Config struct {
-	Setting string            `json:"setting"`
-	Values  map[string]string `json:"values"`
+	Setting  string            `json:"setting"`
+	Values   map[string]string `json:"values"`
+	Previous string            `json:"previous,omitempty"` // sha256 of the statement about it before, in hex
 }
 
 func (c *Config) check() error {
 	if c.Setting == "" {
 		return fieldErrorf("setting", "missing")
 	}
-	return nil
+	return checkPrevious(c.Previous)
 }
 
 // Coverage says what a watcher listed of a source between two times. The

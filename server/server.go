@@ -91,7 +91,8 @@ type Server struct {
 }
 
 // New returns a server of the ledger in dir. While it runs, its graph follows
-// the ledger; one that is far behind holds up nothing but /readyz. The token is made anew for every server.
+// the ledger; one that is far behind holds up nothing but /readyz. The token is
+// made anew for every server.
 func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, error) {
 	s := &Server{dir: dir, ledger: log, graph: graph, begun: log.Size(), token: rand.Text()}
 	if opt != nil {
@@ -134,22 +135,31 @@ func (s *Server) Token() string { return s.token }
 // Registry holds the server's metrics.
 func (s *Server) Registry() *prometheus.Registry { return s.metrics.registry }
 
-// Listen listens on address, which has to be on loopback: nothing else is
-// served without TLS and authentication.
-func Listen(ctx context.Context, address string) (net.Listener, error) {
+// CheckAddress returns address as Listen takes it. It has to be on loopback:
+// nothing else is served without TLS and authentication.
+func CheckAddress(address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not an address to listen on: want HOST:PORT, such as 127.0.0.1:8470", address)
+		return "", fmt.Errorf("%q is not an address to listen on: want HOST:PORT, such as 127.0.0.1:8470", address)
 	}
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
 	ip := net.ParseIP(host)
 	if ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("refusing to listen on %s: only loopback is served (127.0.0.1 or ::1), since there is no TLS and no sign-in; reach it from elsewhere through an SSH tunnel with the same port", address)
+		return "", fmt.Errorf("refusing to listen on %s: only loopback is served (127.0.0.1 or ::1), since there is no TLS and no sign-in; reach it from elsewhere through an SSH tunnel with the same port", address)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// Listen listens on address, which has to pass CheckAddress.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	checked, err := CheckAddress(address)
+	if err != nil {
+		return nil, err
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	l, err := lc.Listen(ctx, "tcp", checked)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", address, err)
 	}

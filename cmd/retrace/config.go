@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/all"
+	"github.com/retrace-ledger/retrace/server"
 )
 
 // serveConfig is retrace.yaml. Unknown fields are refused.
@@ -93,17 +96,19 @@ func (f *configFile) check(ctx context.Context, env ingest.Env) []error {
 			faults = append(faults, f.at(at, err))
 		}
 	}
-	for field, address := range map[string]string{"listen": f.Listen, "metrics": f.Metrics} {
-		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
-			wrong(field, fmt.Errorf("%q is not HOST:PORT", address))
-		}
+	if f.Listen != "" {
+		_, err := server.CheckAddress(f.Listen)
+		wrong("listen", err)
+	}
+	if _, _, err := net.SplitHostPort(f.Metrics); f.Metrics != "" && err != nil {
+		wrong("metrics", fmt.Errorf("%q is not an address to listen on: want HOST:PORT", f.Metrics))
 	}
 	if f.Witness != "" {
 		_, err := readPolicy(f.Witness)
 		wrong("witness", err)
 	}
-	for name, dir := range f.Places {
-		if !filepath.IsAbs(dir) {
+	for _, name := range slices.Sorted(maps.Keys(f.Places)) {
+		if dir := f.Places[name]; !filepath.IsAbs(dir) {
 			wrong("places."+name, fmt.Errorf("%q is not an absolute path", dir))
 		}
 	}
@@ -143,7 +148,7 @@ func (f *configFile) checkSource(ctx context.Context, env ingest.Env, s *sourceC
 
 // at says where in the file a fault is.
 func (f *configFile) at(field string, err error) error {
-	for at := field; at != ""; at = parent(at) {
+	for at := field; at != "" && f.syntax != nil; at = parent(at) {
 		path, pathErr := yaml.PathString("$." + at)
 		if pathErr != nil {
 			continue

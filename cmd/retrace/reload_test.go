@@ -120,11 +120,13 @@ func TestReload(t *testing.T) {
 	}
 	get(t, "http://"+metrics+"/graphql", 404)
 
-	configure("  - url: nonsense\n")
-	if err := server.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
+	for _, fault := range []string{"  - url: nonsense\n", "  - url: " + source("more") + "\n    interval: soon\n", "  - url\n"} {
+		configure(fault)
+		if err := server.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		await("was not taken")
 	}
-	await("was not taken")
 	states(3)
 	configure("  - url: " + source("more") + "\n")
 	if err := server.Process.Signal(syscall.SIGHUP); err != nil {
@@ -134,8 +136,18 @@ func TestReload(t *testing.T) {
 	if _, ok := states(1)[source("more")]; !ok {
 		t.Error("the source that is left is another")
 	}
-	if out := done(t, dir, "log", "-o", "json"); strings.Count(out, "predicates/config/v1") != 3 {
-		t.Errorf("the log does not hold the namespaces of three sources:\n%s", out)
+	for _, namespace := range []string{"team-a", "default", "team-a"} {
+		configure("  - url: " + source("more") + "\n    namespace: " + namespace + "\n")
+		if err := server.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		await("configuration read again")
+		if s := states(1)[source("more")]; s.Namespace != namespace {
+			t.Errorf("a source that was moved to %s: %+v", namespace, s)
+		}
+	}
+	if out := done(t, dir, "log", "-o", "json"); strings.Count(out, "predicates/config/v1") != 3+3 {
+		t.Errorf("the log does not hold the namespaces of three sources and three moves of one:\n%s", out)
 	}
 	if err := server.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -109,9 +109,15 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 		listener.Close()
 		return cannot(err)
 	}
-	if err := watched.apply(ctx, &c.serveConfig); err != nil {
+	if err := watched.apply(ctx, c); err != nil {
 		listener.Close()
 		return cannot(err)
+	}
+	// Before it is said that the server is there: SIGHUP would end the process.
+	hangup := make(chan os.Signal, 1)
+	if c.name != "" {
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "retrace: serving %s at http://%s\n", dir, listener.Addr())
 	group, gctx := errgroup.WithContext(ctx)
@@ -126,7 +132,7 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 		group.Go(func() error { return s.ServeMetrics(gctx, c.Metrics) })
 	}
 	if c.name != "" {
-		group.Go(func() error { return reload(gctx, watched, c, logger) })
+		group.Go(func() error { return reload(gctx, hangup, watched, c, logger) })
 	}
 	if err := group.Wait(); err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return cannot(err)
@@ -134,12 +140,9 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	return nil
 }
 
-// reload reads the configuration again at each SIGHUP. One that has a fault
+// reload reads the configuration again at each hangup. One that has a fault
 // changes nothing.
-func reload(ctx context.Context, w *watching, c *configFile, logger *slog.Logger) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func reload(ctx context.Context, hangup <-chan os.Signal, w *watching, c *configFile, logger *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -148,7 +151,7 @@ func reload(ctx context.Context, w *watching, c *configFile, logger *slog.Logger
 		}
 		next, err := readConfig(c.name)
 		if err == nil {
-			err = w.apply(ctx, &next.serveConfig)
+			err = w.apply(ctx, next)
 		}
 		if err != nil {
 			logger.Error("the configuration was not taken; what was in force goes on", "err", err)

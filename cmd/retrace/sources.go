@@ -23,7 +23,7 @@ why the last read failed. Exit status 1: a source is failing or was given up.
 
 WAITING: read to its end, and looked at again after the interval. READING: being
 read. FAILING: the last read failed; it is tried again. STOPPED: watched no more,
-as after a conflict with another reader.`,
+as after a conflict with another reader; SIGHUP has the server begin it anew.`,
 		Example: "  retrace sources\n  retrace sources --server http://127.0.0.1:8470 -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

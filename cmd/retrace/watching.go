@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/all"
@@ -39,9 +41,12 @@ func newWatching(b *book, logger *slog.Logger) *watching {
 	return &watching{b: b, logger: logger, running: map[string]*runningSource{}}
 }
 
-// apply watches what the configuration says and nothing else. When it fails,
-// what was watched before goes on.
-func (w *watching) apply(ctx context.Context, c *serveConfig) error {
+// apply watches what the configuration says and nothing else. When it has a
+// fault, or anything else fails, what was watched before goes on.
+func (w *watching) apply(ctx context.Context, c *configFile) error {
+	if err := errors.Join(c.check(ctx, w.b.env())...); err != nil {
+		return err
+	}
 	if len(c.Sources) > 0 && w.b.observer == nil {
 		return errors.New("watching signs what it sees, and the observer key is not here")
 	}
@@ -81,7 +86,7 @@ func (r *runningSource) over() bool {
 	}
 }
 
-func (w *watching) open(ctx context.Context, c *serveConfig) (map[string]*runningSource, error) {
+func (w *watching) open(ctx context.Context, c *configFile) (map[string]*runningSource, error) {
 	env := w.b.env()
 	opened := map[string]*runningSource{}
 	for _, s := range c.Sources {
@@ -92,9 +97,6 @@ func (w *watching) open(ctx context.Context, c *serveConfig) (map[string]*runnin
 		source, name, err := kind.Open(ctx, s.URL, env)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", s.URL, err)
-		}
-		if _, twice := opened[name]; twice {
-			return nil, fmt.Errorf("source %s is configured twice", name)
 		}
 		interval, err := s.interval()
 		if err != nil {
@@ -136,40 +138,65 @@ func (w *watching) close() {
 	}
 }
 
-// record states in which namespace a source's entries are, where that is not
+// namespaceSetting is the setting that says in which namespace the entries of a
+// source are.
+const namespaceSetting = "source.namespace"
+
+// record states in which namespace each source's entries are, where that is not
 // what the ledger says already: moving a source is an entry (DESIGN invariant
 // 11).
 func (w *watching) record(ctx context.Context, opened map[string]*runningSource) error {
 	for _, name := range slices.Sorted(maps.Keys(opened)) {
-		namespace := opened[name].config.Namespace
-		if namespace == "" {
-			namespace = schema.DefaultNamespace
-		}
-		if err := w.setting(ctx, "source:"+name, map[string]string{"namespace": namespace}); err != nil {
-			return err
+		if err := w.recordNamespace(ctx, name, opened[name].config.Namespace); err != nil {
+			return fmt.Errorf("recording the namespace of %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// settingCursor is where the log keeps which statement about a setting is in
-// force.
-func settingCursor(setting string) string { return "config:" + setting }
+// stated is the statement about a setting that is in force. It is kept as a
+// cursor and moves in the append that holds the statement.
+type stated struct {
+	Value     string `json:"value"`
+	Statement string `json:"statement"` // its sha256, in hex
+}
 
-func (w *watching) setting(ctx context.Context, setting string, values map[string]string) error {
-	value, err := schema.Canonical(schema.Config{Setting: setting, Values: values})
+func (w *watching) recordNamespace(ctx context.Context, source, namespace string) error {
+	if namespace == "" {
+		namespace = schema.DefaultNamespace
+	}
+	cursor := schema.Cursor{Source: "config:" + namespaceSetting + ":" + source}
+	var err error
+	if cursor.From, err = w.b.log.Cursor(ctx, schema.DefaultNamespace, cursor.Source); err != nil {
+		return err
+	}
+	var before stated
+	if cursor.From != "" {
+		if err := json.Unmarshal([]byte(cursor.From), &before, json.RejectUnknownMembers(true)); err != nil {
+			return fmt.Errorf("reading the cursor %s: %w", cursor.Source, err)
+		}
+	}
+	if before.Value == namespace {
+		return nil
+	}
+	p := schema.Config{Setting: namespaceSetting, Values: map[string]string{"namespace": namespace, "source": source}, Previous: before.Statement}
+	predicate, err := schema.Canonical(p)
 	if err != nil {
 		return err
 	}
-	subject := schema.Descriptor{Name: setting, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(value).Hex()}}
-	s, err := schema.NewStatement(schema.ConfigV1, schema.Config{Setting: setting, Values: values}, subject)
+	s, err := schema.NewStatement(schema.ConfigV1, p, schema.Descriptor{Name: namespaceSetting, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(predicate).Hex()}})
 	if err != nil {
 		return err
 	}
-	cursor := schema.Cursor{Source: settingCursor(setting), To: schema.BytesKey(value).Hex()}
-	if cursor.From, err = w.b.log.Cursor(ctx, schema.DefaultNamespace, cursor.Source); err != nil || cursor.From == cursor.To {
+	payload, err := s.Encode()
+	if err != nil {
 		return err
 	}
+	to, err := schema.Canonical(stated{Value: namespace, Statement: schema.BytesKey(payload).Hex()})
+	if err != nil {
+		return err
+	}
+	cursor.To = string(to)
 	envelope, err := w.b.observer.SignStatement(s)
 	if err != nil {
 		return err
@@ -178,10 +205,7 @@ func (w *watching) setting(ctx context.Context, setting string, values map[strin
 		Namespace: schema.DefaultNamespace, Source: cursor.Source, Submitter: w.b.observer.ID(),
 		Envelopes: []schema.Envelope{envelope}, Cursors: []schema.Cursor{cursor},
 	})
-	if err != nil {
-		return fmt.Errorf("recording the setting %s: %w", setting, err)
-	}
-	return nil
+	return err
 }
 
 // status is how all sources are doing, by name.
