@@ -33,6 +33,9 @@ type coverageReport struct {
 	// Until is up to when each source has been spoken for: nothing is known of
 	// it afterwards.
 	Until map[string]time.Time `json:"until"`
+	// Bodiless is how many entries have no body here, erased or withheld: what
+	// they say of coverage is in no answer.
+	Bodiless int `json:"bodiless"`
 }
 
 func (a *app) coverageCmd() *cobra.Command {
@@ -108,7 +111,7 @@ func (b *book) coverage(ctx context.Context, source string, since, until time.Ti
 	if err != nil {
 		return nil, err
 	}
-	r := &coverageReport{Size: v.Size(), Intervals: []interval{}, Until: map[string]time.Time{}}
+	r := &coverageReport{Size: v.Size(), Intervals: []interval{}, Until: map[string]time.Time{}, Bodiless: v.Bodiless()}
 	for e, err := range v.Entries(ctx, 0, lineage.Filter{PredicateType: schema.CoverageV1}) {
 		if err != nil {
 			return nil, err
@@ -141,8 +144,9 @@ func (b *book) coverage(ctx context.Context, source string, since, until time.Ti
 }
 
 func printCoverage(w, notes io.Writer, r *coverageReport) error {
+	sayBodiless(notes, r.Bodiless)
 	if len(r.Until) == 0 {
-		_, err := fmt.Fprintln(w, "no source was watched")
+		_, err := fmt.Fprintln(w, "no coverage is recorded")
 		return err
 	}
 	if len(r.Intervals) > 0 {

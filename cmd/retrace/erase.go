@@ -326,7 +326,12 @@ func sayHoles(w io.Writer, l *lineage.Lineage) {
 			fmt.Fprintf(w, "retrace: %s: %s\n", printable(name), printable(holeText(h)))
 		}
 	}
-	if l.Bodiless > 0 {
-		fmt.Fprintf(w, "retrace: %s without a body, erased or withheld: what they state is in no answer\n", count(l.Bodiless, "entry is", "entries are"))
+	sayBodiless(w, l.Bodiless)
+}
+
+// sayBodiless says how many entries an answer could not read.
+func sayBodiless(w io.Writer, n int) {
+	if n > 0 {
+		fmt.Fprintf(w, "retrace: %s without a body, erased or withheld: what they state is in no answer\n", count(n, "entry is", "entries are"))
 	}
 }
