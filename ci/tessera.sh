@@ -34,7 +34,7 @@ done
 "$retrace" --dir ledger serve --listen "127.0.0.1:$port" &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
-for _ in $(seq 300); do
+for _ in $(seq 100); do
 	if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
 		break
 	fi

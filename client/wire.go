@@ -1,8 +1,9 @@
 package client
 
 import (
-	"github.com/go-json-experiment/json/jsontext"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/retrace-ledger/retrace/schema"
 )

@@ -79,14 +79,13 @@ type Runner struct {
 type Status struct {
 	Source    string    // canonical name
 	Namespace string    // of its entries
-	Began     time.Time // when the last read began; zero before the first
 	Seen      time.Time // when it was last read to its end
 	Reading   bool
 	Err       error     // why the last read failed; nil if it did not
 	Again     time.Time // after a failure: when it is tried again
 	Reads     int       // to the end
 	Failures  int
-	Progress  // of all reads by this runner; Total of the last
+	Progress  // of all reads by this runner, without Total
 }
 
 // Status says how the source is doing. It may be called at any time.
@@ -131,7 +130,7 @@ func NewRunner(source Source, name string, log Log, signer Signer, opts *Options
 // error, what Progress counts as done is recorded, and the next Once goes on
 // from there.
 func (r *Runner) Once(ctx context.Context) (Progress, error) {
-	r.note(func(s *Status) { s.Began, s.Reading, s.Again = r.opts.Now(), true, time.Time{} })
+	r.note(func(s *Status) { s.Reading, s.Again = true, time.Time{} })
 	p, err := r.once(ctx)
 	r.note(func(s *Status) {
 		s.Reading = false
