@@ -42,6 +42,7 @@ func TestParseURLRefuses(t *testing.T) {
 		"git+ftp://example.com/r":                "not the scheme",
 		"git+https:example.com/r":                "has //",
 		"git+https:///r":                         "names a host",
+		"git+https://ada:secret.com:443/r":       "no IPv6 address in brackets",
 		"git+https://-oProxyCommand=x/r":         "names a host",
 		"git+https://example.com/":               "has a path",
 		"git+https://example.com":                "has a path",
@@ -70,6 +71,7 @@ func FuzzParseURL(f *testing.F) {
 	for _, seed := range []string{
 		"git+https://ada:secret@example.com:443/a/b.git?ref=main", "git+file:///srv/a%20b", "git+ssh://git@[::1]:22/r",
 		"git+http://h/r?ref=tags/v1&ref=refs/heads/x", "git+https://h/%2e%2e/r", "git+file://localhost//x//y",
+		"git+https://ada:secret.com:443/a",
 	} {
 		f.Add(seed)
 	}

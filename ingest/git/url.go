@@ -3,6 +3,7 @@ package git
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"path"
 	"path/filepath"
@@ -93,6 +94,11 @@ func (l *location) overNetwork(u *url.URL, scheme, defaultPort string) error {
 		return fmt.Errorf("git+%s names a host", scheme)
 	}
 	if strings.Contains(host, ":") {
+		// Two colons without an @ may be a name and a password: the host is not
+		// repeated.
+		if _, err := netip.ParseAddr(host); err != nil || !strings.HasPrefix(u.Host, "[") {
+			return fmt.Errorf("the host of a git+%s URL has a colon and is no IPv6 address in brackets; credentials end with @", scheme)
+		}
 		host = "[" + host + "]"
 	}
 	if port := u.Port(); port != "" && port != defaultPort {
