@@ -2,7 +2,9 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"net/http"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -25,6 +27,20 @@ type Source interface {
 type Waiter interface {
 	Wait(ctx context.Context, cursor string) error
 }
+
+// A Hooked source learns by deliveries, such as a forge's webhooks, that there
+// may be something new. A delivery is never a fact: it only has the source
+// looked at.
+type Hooked interface {
+	// Hook says whether a delivery to /webhooks/NAME is about this source.
+	// It checks the signature or token with what the source is configured with,
+	// in constant time, before it believes anything in body, and returns
+	// ErrForged for one that is about this source and not signed so.
+	Hook(name string, header http.Header, body []byte) (bool, error)
+}
+
+// ErrForged is returned for a delivery whose signature or token is wrong.
+var ErrForged = errors.New("the signature or token of the delivery is wrong")
 
 // Event is what was read from a source: a fact (Statement or Envelope), an
 // object that could not be made one (Skipped), or neither, to move the cursor

@@ -3,8 +3,11 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
+
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // A Kind is all there is to know of one kind of source, as ingest/all lists
@@ -14,11 +17,11 @@ type Kind struct {
 	Name string // such as "git"
 	// Schemes are those of the URLs that Open takes, without "://".
 	Schemes []string
-	// Open returns the source at rawURL and its canonical name: a URL without
+	// Open returns the source at place and its canonical name: a URL without
 	// credentials, equal for every spelling of the same source, that entries
 	// carry and cursors are kept under. It does not read the source, and
-	// refuses a URL with a part that it would ignore.
-	Open func(ctx context.Context, rawURL string, env Env) (Source, string, error)
+	// refuses a URL with a part, or a setting, that it would ignore.
+	Open func(ctx context.Context, place Place, env Env) (Source, string, error)
 	// NewFetcher is nil for a kind whose resources have no content.
 	NewFetcher func(env Env) Fetcher
 }
@@ -32,6 +35,22 @@ type Env struct {
 	// remote repositories. Empty for none: kinds that need one use a temporary
 	// folder for each read.
 	Cache string
+	// Entries is what has been recorded, for kinds that look up what recorded
+	// steps left behind. Nil where it is not at hand.
+	Entries Entries
+	// Places are the configured sources: a fetcher finds there how to reach what
+	// it fetches.
+	Places []Place
+	// Naming names the models that a source finds.
+	Naming Naming
+}
+
+// Entries are the entries of a ledger. *ledger.Ledger has them.
+type Entries interface {
+	Size() int64
+	// Entries yields the entries from an index on, in order, up to the size at
+	// the time of the call.
+	Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry, error]
 }
 
 // KindOf returns the kind that takes rawURL.

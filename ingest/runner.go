@@ -59,7 +59,8 @@ func (e *ConflictError) Error() string {
 // Unwrap returns what the log said.
 func (e *ConflictError) Unwrap() error { return e.Err }
 
-// Runner reads one source into a log. It is for one goroutine at a time.
+// Runner reads one source into a log. But for Wake it is for one goroutine at a
+// time.
 type Runner struct {
 	source Source
 	name   string
@@ -70,6 +71,7 @@ type Runner struct {
 	blind    string    // why the source could not be read; "" when it could
 	seen     time.Time // when it was last read to the end by this runner
 	watching bool
+	woken    chan struct{}
 
 	mu     sync.Mutex
 	status Status
@@ -104,7 +106,7 @@ func (r *Runner) note(change func(*Status)) {
 // NewRunner returns a runner that reads source, whose canonical name is name,
 // and appends to log what it says, signed by signer. opts may be nil.
 func NewRunner(source Source, name string, log Log, signer Signer, opts *Options) *Runner {
-	r := &Runner{source: source, name: name, log: log, signer: signer}
+	r := &Runner{source: source, name: name, log: log, signer: signer, woken: make(chan struct{}, 1)}
 	if opts != nil {
 		r.opts = *opts
 	}
@@ -232,24 +234,53 @@ func (r *Runner) Watch(ctx context.Context) error {
 	}
 }
 
+// Wake has Watch look at the source at once, or once more if it is reading.
+func (r *Runner) Wake() {
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
 // wait returns nil when it is time to look again.
 func (r *Runner) wait(ctx context.Context) error {
 	interval := jitter(r.opts.Interval, 0.1)
 	w, ok := r.source.(Waiter)
 	if !ok {
-		return sleep(ctx, interval)
+		return r.rest(ctx, interval)
 	}
 	cursor, err := r.log.Cursor(ctx, r.opts.Namespace, r.name)
 	if err != nil {
-		return sleep(ctx, interval)
+		return r.rest(ctx, interval)
 	}
 	started := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, interval)
 	defer cancel()
-	if err := w.Wait(bounded, cursor); err != nil {
-		return sleep(ctx, interval-time.Since(started))
+	told := make(chan error, 1)
+	go func() { told <- w.Wait(bounded, cursor) }()
+	select {
+	case <-r.woken:
+		cancel()
+		_ = <-told // cancelled
+	case err := <-told:
+		if err != nil {
+			return r.rest(ctx, interval-time.Since(started))
+		}
 	}
 	return ctx.Err()
+}
+
+// rest returns nil when d is over or somebody calls Wake.
+func (r *Runner) rest(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.woken:
+	case <-timer.C:
+	}
+	return nil
 }
 
 const (

@@ -379,6 +379,37 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+func TestWake(t *testing.T) {
+	for name, source := range map[string]func(*list) ingest.Source{
+		"polled": func(l *list) ingest.Source { return l },
+		"waiter": func(l *list) ingest.Source { return &bell{l, make(chan struct{})} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, log := new(list), new(ingesttest.Log)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				r := runner(t, source(l), log, &ingest.Options{Interval: time.Hour})
+				go func() { ended <- r.Watch(ctx) }()
+				for n := range 3 {
+					synctest.Wait()
+					l.add(t, 1, 1)
+					r.Wake()
+					r.Wake()
+					synctest.Wait()
+					if got := facts(t, log); got != n+1 {
+						t.Errorf("%d facts after waking %d times, want as many", got, n+1)
+					}
+				}
+				cancel()
+				if err := <-ended; !errors.Is(err, context.Canceled) {
+					t.Errorf("Watch = %v", err)
+				}
+			})
+		})
+	}
+}
+
 // bell is a list that knows when to look again.
 type bell struct {
 	*list

@@ -93,6 +93,7 @@ const (
 	RelBuiltOf  = "builtOf"  // the image From was built from the commit To, says its label
 	RelPlatform = "platform" // the index From holds the image To
 	RelTree     = "tree"     // the commit From has the tree To
+	RelLocated  = "located"  // the bytes From were at the location To when the step that wrote them had ended
 	RelAlias    = "alias"    // From is another digest of the bytes that To identifies, says the entry
 )
 
@@ -203,7 +204,7 @@ func (s Statement) Facts() (*Facts, error) {
 		err = predicate(s, true, func(p *Snapshot) error { return b.snapshot(s, p) })
 	case ModelV1:
 		err = predicate(s, true, func(p *Model) error {
-			key := b.subjects(s, "model")
+			key := b.model(s, p)
 			b.name(NameFact{Name: ModelName(p.Name, p.Version), Key: key, Run: p.Run, Forced: p.Moved})
 			b.f.Summary = moved(p.Name+"@"+p.Version, false, p.Moved)
 			return nil
@@ -500,6 +501,16 @@ func moved(name string, deleted, forced bool) string {
 		return name + ", moved by force"
 	}
 	return name
+}
+
+// model notes what a model version is: the subject, or a location that a run
+// wrote to.
+func (b *factBuilder) model(s Statement, p *Model) Key {
+	if p.Resource == nil {
+		return b.subjects(s, "model")
+	}
+	b.subjects(s, "run")
+	return b.describe(*p.Resource, "model")
 }
 
 func (b *factBuilder) deployment(s Statement, p *Deployment) error {

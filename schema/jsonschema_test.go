@@ -37,6 +37,7 @@ var described = []struct {
 	{"retraction-v1", RetractionV1, Retraction{}},
 	{"run-parameters-v1", "", RunParameters{}},
 	{"snapshot-v1", SnapshotV1, Snapshot{}},
+	{"step-parameters-v1", "", StepParameters{}},
 	{"tag-v1", TagV1, Tag{}},
 	{"trust-v1", TrustV1, Trust{}},
 }
@@ -88,6 +89,8 @@ var narrow = map[string]func(*generate.Schema){
 	"SnapshotFile.sha256":    pattern(`^[0-9a-f]{64}$`),
 	"SnapshotFile.size":      minimum("0"),
 	"SnapshotFile.type":      enum("file", "folder", "link"),
+	"StepParameters.engine":  nonEmpty,
+	"StepParameters.status":  nonEmpty,
 	"Tag.old":                pattern(`^[A-Za-z0-9_]+:[0-9a-f]+$`),
 	"Tag.previous":           pattern(`^[0-9a-f]{64}$`),
 	"Tag.repository":         nonEmpty,

@@ -361,17 +361,21 @@ func CheckPath(p string) error {
 	return nil
 }
 
-// Model names a version of a model. The subject is its file or folder. A
-// version binds to the step that made it, not only to its bytes: retraining
-// can give equal bytes (DESIGN 12.9).
+// Model names a version of a model. The subject is its file or folder, or,
+// where nobody gave those a digest, the run that made it. A version binds to the
+// step that made it, not only to its bytes: retraining can give equal bytes
+// (DESIGN 12.9).
 type Model struct {
-	Name    string            `json:"name"`
-	Version string            `json:"version"`
-	Run     string            `json:"run,omitempty"`     // run ID of the step that made it
-	Path    string            `json:"path,omitempty"`    // where that step wrote it
-	Moved   bool              `json:"moved,omitempty"`   // the version pointed elsewhere before
-	Metrics map[string]any    `json:"metrics,omitempty"` // as the step reported them
-	Labels  map[string]string `json:"labels,omitempty"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Resource is what the version is where the subject is the run: a location,
+	// without a digest.
+	Resource *Descriptor       `json:"resource,omitempty"`
+	Run      string            `json:"run,omitempty"`     // run ID of the step that made it
+	Path     string            `json:"path,omitempty"`    // where that step wrote it
+	Moved    bool              `json:"moved,omitempty"`   // the version pointed elsewhere before
+	Metrics  map[string]any    `json:"metrics,omitempty"` // as the step reported them
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 func (m *Model) check() error {
@@ -380,6 +384,9 @@ func (m *Model) check() error {
 	}
 	if m.Version == "" || strings.ContainsAny(m.Version, "@ \t\n") {
 		return fieldErrorf("version", "%q is not a version: one or more characters, no spaces, no @", clip(m.Version))
+	}
+	if r := m.Resource; r != nil && (r.URI == "" || len(r.Digest) > 0 || len(r.Content) > 0) {
+		return fieldErrorf("resource", "want a location and no digest; what has a digest is the subject")
 	}
 	return nil
 }

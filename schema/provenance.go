@@ -23,6 +23,30 @@ const RunBuildType = "https://github.com/retrace-ledger/retrace/run/v1"
 // RunBuilder is the builder ID of a step recorded by `retrace run`.
 const RunBuilder = "https://github.com/retrace-ledger/retrace/run"
 
+// StepBuildType is the SLSA build type of a step that a watcher saw in a system
+// that runs pipelines. Its external parameters are a StepParameters.
+const StepBuildType = "https://github.com/retrace-ledger/retrace/step/v1"
+
+// StepParameters are the external parameters of a step that a watcher saw. They
+// hold what the system says of the step, and nothing of how it was seen.
+type StepParameters struct {
+	Engine    string `json:"engine"`              // what ran it, such as "argo"
+	Namespace string `json:"namespace,omitempty"` // where, in the engine's words
+	Pipeline  string `json:"pipeline,omitempty"`  // what it is a step of
+	Task      string `json:"task,omitempty"`      // which step of it; empty for the whole run
+	Parent    string `json:"parent,omitempty"`    // run ID of the run that this is a step of
+	Status    string `json:"status"`              // in the engine's words, such as "Succeeded"
+	// Reused is set when the engine did not run the step and took what an
+	// earlier one had left: the key under which it found it.
+	Reused      string            `json:"reused,omitempty"`
+	Argv        []string          `json:"argv,omitempty"`
+	Parameters  map[string]string `json:"parameters,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"`
+	Secrets     []string          `json:"secrets,omitempty"`  // names whose values are withheld
+	Platform    string            `json:"platform,omitempty"` // os/arch
+}
+
 // Provenance is a SLSA Provenance v1 predicate: one step, what it used and how
 // it was run (slsa-framework/slsa, provenance v1). Extension fields begin with
 // "retrace_".
@@ -95,6 +119,7 @@ const (
 	RoleImage   = "image"   // the image that the step ran in
 	RoleTool    = "tool"    // the program that argv[0] resolved to
 	RoleParams  = "parameters"
+	RoleOutput  = "output" // of a byproduct: written by the step, and known by its location alone
 )
 
 // Annotations of descriptors in steps that retrace records.

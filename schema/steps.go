@@ -98,12 +98,17 @@ func (b *factBuilder) provenance(s Statement) error {
 		}
 		b.f.Step = step
 		b.f.At = step.Finished
-		if step.BuildType == RunBuildType {
-			if err := b.run(s, p); err != nil {
-				return err
-			}
-		} else {
+		var err error
+		switch step.BuildType {
+		case RunBuildType:
+			err = b.run(s, p)
+		case StepBuildType:
+			err = b.watchedStep(s, p)
+		default:
 			step.Parameters = flatten(p.BuildDefinition.ExternalParameters)
+		}
+		if err != nil {
+			return err
 		}
 		for _, d := range p.BuildDefinition.ResolvedDependencies {
 			b.use(d, "")
@@ -130,23 +135,77 @@ func (b *factBuilder) run(s Statement, p *Provenance) error {
 	if step.Run == "" {
 		return fieldErrorf("predicate.runDetails.metadata.invocationId", "missing; a recorded run has an ID")
 	}
-	first := s.Subject[0]
-	if first.Name != runPrefix+step.Run {
-		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(first.Name), runPrefix+step.Run)
+	if first := s.Subject[0].Name; first != runPrefix+step.Run {
+		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(first), runPrefix+step.Run)
 	}
 	if err := checkRunPaths(s, p, rp); err != nil {
 		return err
 	}
-	canonical := slices.Clone(s.Predicate)
-	if err := canonical.Canonicalize(); err != nil {
-		return fieldErrorf("predicate", "%v", err)
-	}
-	if want := BytesKey(canonical).Hex(); first.Digest[SHA256] != want {
-		return fieldErrorf("subject.0.digest.sha256", "is not the digest of the predicate, %s", want)
+	if err := checkRunDigest(s); err != nil {
+		return err
 	}
 	step.Argv, step.Dir, step.Parameters, step.Environment = rp.Argv, rp.Dir, rp.Parameters, rp.Environment
 	step.Secrets, step.Platform, step.Parent, step.Outputs = rp.Secrets, rp.Platform, rp.Parent, rp.Outputs
 	step.Name = strings.Join(rp.Argv, " ")
+	return b.byproducts(p)
+}
+
+// watchedStep reads what a watcher recorded beyond SLSA's own fields, strictly.
+// What the step wrote and nobody digested are byproducts with the role
+// "output": a subject has to have a digest.
+func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
+	step := b.f.Step
+	const external = "predicate.buildDefinition.externalParameters"
+	var sp StepParameters
+	if err := under(external, decodeStrict(p.BuildDefinition.ExternalParameters, &sp)); err != nil {
+		return err
+	}
+	switch {
+	case sp.Engine == "":
+		return fieldErrorf(external+".engine", "missing")
+	case sp.Status == "":
+		return fieldErrorf(external+".status", "missing")
+	case step.Run == "":
+		return fieldErrorf("predicate.runDetails.metadata.invocationId", "missing; a step that was seen has an ID")
+	case s.Subject[0].Name != runPrefix+step.Run:
+		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(s.Subject[0].Name), runPrefix+step.Run)
+	}
+	if err := checkRunDigest(s); err != nil {
+		return err
+	}
+	step.Argv, step.Parameters, step.Environment = sp.Argv, sp.Parameters, sp.Environment
+	step.Secrets, step.Platform, step.Parent = sp.Secrets, sp.Platform, sp.Parent
+	step.Name = strings.Trim(sp.Pipeline+"/"+sp.Task, "/")
+	if step.Name == "" {
+		step.Name = sp.Engine + " " + step.Run
+	}
+	for i, d := range p.RunDetails.Byproducts {
+		if d.annotation(AnnotationRole) != RoleOutput {
+			continue
+		}
+		if d.URI == "" || len(d.Digest) > 0 {
+			return fieldErrorf("predicate.runDetails.byproducts."+strconv.Itoa(i), "an output here has a location and no digest; one with a digest is a subject")
+		}
+		step.Generates = append(step.Generates, Output{Key: b.describe(d, ""), Path: outputPath(d), Name: d.Name})
+	}
+	return b.byproducts(p)
+}
+
+// checkRunDigest holds the run's own subject, the first, to the predicate.
+func checkRunDigest(s Statement) error {
+	canonical := slices.Clone(s.Predicate)
+	if err := canonical.Canonicalize(); err != nil {
+		return fieldErrorf("predicate", "%v", err)
+	}
+	if want := BytesKey(canonical).Hex(); s.Subject[0].Digest[SHA256] != want {
+		return fieldErrorf("subject.0.digest.sha256", "is not the digest of the predicate, %s", want)
+	}
+	return nil
+}
+
+// byproducts reads what a step left beside its outputs.
+func (b *factBuilder) byproducts(p *Provenance) error {
+	step := b.f.Step
 	for i, d := range p.RunDetails.Byproducts {
 		field := "predicate.runDetails.byproducts." + strconv.Itoa(i) + ".content"
 		var err error

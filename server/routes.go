@@ -32,6 +32,9 @@ func (s *Server) routes() http.Handler {
 	handle("PUT /v1/content/{key}", s.withToken(s.putContent))
 	handle("PUT /v1/content/{key}/alias", s.withToken(s.putAlias))
 	handle("GET /v1/sources", s.withToken(s.getSources))
+	if s.opt.Hook != nil {
+		handle("POST /webhooks/{name}", http.HandlerFunc(s.postWebhook))
+	}
 	handle("GET /v1/restorations/{file}", s.withToken(s.getRestoration))
 	handle("GET /healthz", http.HandlerFunc(healthz))
 	handle("GET /readyz", http.HandlerFunc(s.readyz))

@@ -66,7 +66,11 @@ type Options struct {
 	Witnesses func() witness.Status
 	// Sources says how the sources are doing that are watched; nil if none are.
 	Sources func() []client.SourceState
-	Logger  *slog.Logger // slog.Default if nil
+	// Hook takes a delivery to /webhooks/NAME and says how many sources it had
+	// looked at, and whether it is about one and not signed as that wants. Nil if
+	// no deliveries are taken.
+	Hook   func(name string, header http.Header, body []byte) (woken int, forged bool)
+	Logger *slog.Logger // slog.Default if nil
 }
 
 // Server serves one ledger over HTTP.

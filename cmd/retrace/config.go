@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/all"
+	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/server"
 )
 
@@ -36,12 +39,56 @@ type serveConfig struct {
 	Places map[string]string `yaml:"places"`
 	// Witness is a policy file (C2SP tlog-policy), relative to retrace.yaml.
 	Witness string `yaml:"witness"`
+	// Models are the rules by which models that are found get their names.
+	Models []namingRule `yaml:"models"`
+}
+
+// namingRule is an ingest.NamingRule.
+type namingRule struct {
+	Match   map[string]string `yaml:"match"`
+	Name    string            `yaml:"name"`
+	Version string            `yaml:"version"`
+}
+
+// naming are the rules for the names of models.
+func (c *serveConfig) naming() ingest.Naming {
+	var rules ingest.Naming
+	for _, r := range c.Models {
+		rules = append(rules, ingest.NamingRule(r))
+	}
+	return rules
 }
 
 type sourceConfig struct {
 	URL       string `yaml:"url"`
 	Namespace string `yaml:"namespace"`
 	Interval  string `yaml:"interval"` // such as 30s; a minute if empty
+	// With are the settings that only this kind of source has.
+	With map[string]any `yaml:"with"`
+}
+
+// place is where the source is, with its settings.
+func (s *sourceConfig) place() (ingest.Place, error) {
+	p := ingest.Place{URL: s.URL}
+	if len(s.With) == 0 {
+		return p, nil
+	}
+	var err error
+	p.With, err = json.Marshal(s.With)
+	return p, err
+}
+
+// places are where the sources are.
+func (c *serveConfig) places() ([]ingest.Place, error) {
+	var places []ingest.Place
+	for i := range c.Sources {
+		p, err := c.Sources[i].place()
+		if err != nil {
+			return nil, fmt.Errorf("source %s: %w", c.Sources[i].URL, err)
+		}
+		places = append(places, p)
+	}
+	return places, nil
 }
 
 func (s *sourceConfig) interval() (time.Duration, error) {
@@ -112,6 +159,7 @@ func (f *configFile) check(ctx context.Context, env ingest.Env) []error {
 			wrong("places."+name, fmt.Errorf("%q is not an absolute path", dir))
 		}
 	}
+	wrong("models", f.naming().Check())
 	named := map[string]int{}
 	for i := range f.Sources {
 		at := fmt.Sprintf("sources[%d]", i)
@@ -139,7 +187,14 @@ func (f *configFile) checkSource(ctx context.Context, env ingest.Env, s *sourceC
 	if err != nil {
 		return "", f.at(at+".url", err)
 	}
-	_, name, err := kind.Open(ctx, s.URL, env)
+	place, err := s.place()
+	if err != nil {
+		return "", f.at(at+".with", err)
+	}
+	_, name, err := kind.Open(ctx, place, env)
+	if setting := (*ingest.SettingError)(nil); errors.As(err, &setting) {
+		return "", f.at(at+".with."+setting.Field, setting.Err)
+	}
 	if err != nil {
 		return "", f.at(at+".url", err)
 	}
@@ -201,6 +256,15 @@ something is wrong.`,
 // never read.
 type closedStore struct{ contentStore }
 
+// noEntries is an empty ledger for kinds that are opened to be checked.
+type noEntries struct{}
+
+func (noEntries) Size() int64 { return 0 }
+
+func (noEntries) Entries(context.Context, int64) iter.Seq2[schema.Entry, error] {
+	return func(func(schema.Entry, error) bool) {}
+}
+
 // faultJSON is a fault of a configuration.
 type faultJSON struct {
 	Fault string `json:"fault"`
@@ -215,7 +279,7 @@ func (a *app) checkConfig(cmd *cobra.Command, name string) error {
 	if err != nil {
 		faults = append(faults, err)
 	} else {
-		faults = f.check(cmd.Context(), ingest.Env{Content: closedStore{}})
+		faults = f.check(cmd.Context(), ingest.Env{Content: closedStore{}, Entries: noEntries{}, Naming: f.naming()})
 	}
 	out := cmd.OutOrStdout()
 	if a.output == "json" {

@@ -103,7 +103,7 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	}
 	watched := newWatching(b, logger)
 	defer watched.close()
-	opt.Sources = watched.status
+	opt.Sources, opt.Hook = watched.status, watched.hook
 	s, err := server.New(dir, l, b.graph, opt)
 	if err != nil {
 		listener.Close()

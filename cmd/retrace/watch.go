@@ -106,7 +106,7 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 	if err != nil {
 		return nil, err
 	}
-	source, name, err := kind.Open(ctx, url, b.env())
+	source, name, err := kind.Open(ctx, ingest.Place{URL: url}, b.env())
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 
 // env is what kinds need of this program.
 func (b *book) env() ingest.Env {
-	env := ingest.Env{}
+	env := ingest.Env{Entries: b.log}
 	if b.store != nil {
 		env.Content = b.store
 	}
@@ -139,6 +139,15 @@ func (b *book) env() ingest.Env {
 		env.Cache = cache
 	}
 	return env
+}
+
+// sourceEnv is what the sources of a configuration are opened with.
+func (b *book) sourceEnv(c *configFile) (ingest.Env, error) {
+	env := b.env()
+	var err error
+	env.Places, err = c.places()
+	env.Naming = c.naming()
+	return env, err
 }
 
 func (w *watched) once(cmd *cobra.Command) error {

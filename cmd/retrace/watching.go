@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +33,8 @@ type watching struct {
 
 type runningSource struct {
 	config sourceConfig
+	naming ingest.Naming
+	source ingest.Source
 	runner *ingest.Runner
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -44,7 +48,11 @@ func newWatching(b *book, logger *slog.Logger) *watching {
 // apply watches what the configuration says and nothing else. When it has a
 // fault, or anything else fails, what was watched before goes on.
 func (w *watching) apply(ctx context.Context, c *configFile) error {
-	if err := errors.Join(c.check(ctx, w.b.env())...); err != nil {
+	env, err := w.b.sourceEnv(c)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(c.check(ctx, env)...); err != nil {
 		return err
 	}
 	if len(c.Sources) > 0 && w.b.observer == nil {
@@ -54,14 +62,14 @@ func (w *watching) apply(ctx context.Context, c *configFile) error {
 	if err != nil {
 		return err
 	}
-	if err := w.record(ctx, opened); err != nil {
+	if err := w.record(ctx, opened, env.Naming); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for name, have := range w.running {
 		want, ok := opened[name]
-		if ok && have.config == want.config && !have.over() {
+		if ok && reflect.DeepEqual(have.config, want.config) && reflect.DeepEqual(have.naming, want.naming) && !have.over() {
 			delete(opened, name)
 			continue
 		}
@@ -87,14 +95,21 @@ func (r *runningSource) over() bool {
 }
 
 func (w *watching) open(ctx context.Context, c *configFile) (map[string]*runningSource, error) {
-	env := w.b.env()
+	env, err := w.b.sourceEnv(c)
+	if err != nil {
+		return nil, err
+	}
 	opened := map[string]*runningSource{}
 	for _, s := range c.Sources {
 		kind, err := ingest.KindOf(all.Kinds(), s.URL)
 		if err != nil {
 			return nil, err
 		}
-		source, name, err := kind.Open(ctx, s.URL, env)
+		place, err := s.place()
+		if err != nil {
+			return nil, fmt.Errorf("source %s: %w", s.URL, err)
+		}
+		source, name, err := kind.Open(ctx, place, env)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", s.URL, err)
 		}
@@ -104,7 +119,7 @@ func (w *watching) open(ctx context.Context, c *configFile) (map[string]*running
 		}
 		log := w.logger.With("source", name)
 		opened[name] = &runningSource{
-			config: s, ended: make(chan struct{}),
+			config: s, naming: env.Naming, source: source, ended: make(chan struct{}),
 			runner: ingest.NewRunner(source, name, w.b.log, w.b.observer, &ingest.Options{
 				Namespace: s.Namespace, Submitter: w.b.observer.ID(), Interval: interval,
 				Skipped: func(s ingest.Skip) { log.Warn("left out", "object", s.Object, "err", s.Reason) },
@@ -142,14 +157,29 @@ func (w *watching) close() {
 // source are.
 const namespaceSetting = "source.namespace"
 
-// record states in which namespace each source's entries are, where that is not
-// what the ledger says already: moving a source is an entry (DESIGN invariant
-// 11).
-func (w *watching) record(ctx context.Context, opened map[string]*runningSource) error {
+// namingSetting is the setting that says how models that are found are named.
+const namingSetting = "models.naming"
+
+// record states in which namespace each source's entries are and how models are
+// named, where that is not what the ledger says already: moving a source or
+// changing a rule is an entry (DESIGN invariant 11).
+func (w *watching) record(ctx context.Context, opened map[string]*runningSource, naming ingest.Naming) error {
 	for _, name := range slices.Sorted(maps.Keys(opened)) {
-		if err := w.recordNamespace(ctx, name, opened[name].config.Namespace); err != nil {
+		namespace := opened[name].config.Namespace
+		if namespace == "" {
+			namespace = schema.DefaultNamespace
+		}
+		values := map[string]string{"namespace": namespace, "source": name}
+		if err := w.recordSetting(ctx, namespaceSetting, name, namespace, values); err != nil {
 			return fmt.Errorf("recording the namespace of %s: %w", name, err)
 		}
+	}
+	rules, err := schema.Canonical(append(naming, ingest.DefaultNaming))
+	if err != nil {
+		return err
+	}
+	if err := w.recordSetting(ctx, namingSetting, "", string(rules), map[string]string{"rules": string(rules)}); err != nil {
+		return fmt.Errorf("recording how models are named: %w", err)
 	}
 	return nil
 }
@@ -161,11 +191,13 @@ type stated struct {
 	Statement string `json:"statement"` // its sha256, in hex
 }
 
-func (w *watching) recordNamespace(ctx context.Context, source, namespace string) error {
-	if namespace == "" {
-		namespace = schema.DefaultNamespace
+// recordSetting states the value of a setting of object ("" where it is the
+// whole ledger's), unless that is what was stated last.
+func (w *watching) recordSetting(ctx context.Context, setting, object, value string, values map[string]string) error {
+	cursor := schema.Cursor{Source: "config:" + setting}
+	if object != "" {
+		cursor.Source += ":" + object
 	}
-	cursor := schema.Cursor{Source: "config:" + namespaceSetting + ":" + source}
 	var err error
 	if cursor.From, err = w.b.log.Cursor(ctx, schema.DefaultNamespace, cursor.Source); err != nil {
 		return err
@@ -176,15 +208,15 @@ func (w *watching) recordNamespace(ctx context.Context, source, namespace string
 			return fmt.Errorf("reading the cursor %s: %w", cursor.Source, err)
 		}
 	}
-	if before.Value == namespace {
+	if before.Value == value {
 		return nil
 	}
-	p := schema.Config{Setting: namespaceSetting, Values: map[string]string{"namespace": namespace, "source": source}, Previous: before.Statement}
+	p := schema.Config{Setting: setting, Values: values, Previous: before.Statement}
 	predicate, err := schema.Canonical(p)
 	if err != nil {
 		return err
 	}
-	s, err := schema.NewStatement(schema.ConfigV1, p, schema.Descriptor{Name: namespaceSetting, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(predicate).Hex()}})
+	s, err := schema.NewStatement(schema.ConfigV1, p, schema.Descriptor{Name: setting, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(predicate).Hex()}})
 	if err != nil {
 		return err
 	}
@@ -192,7 +224,7 @@ func (w *watching) recordNamespace(ctx context.Context, source, namespace string
 	if err != nil {
 		return err
 	}
-	to, err := schema.Canonical(stated{Value: namespace, Statement: schema.BytesKey(payload).Hex()})
+	to, err := schema.Canonical(stated{Value: value, Statement: schema.BytesKey(payload).Hex()})
 	if err != nil {
 		return err
 	}
@@ -206,6 +238,29 @@ func (w *watching) recordNamespace(ctx context.Context, source, namespace string
 		Envelopes: []schema.Envelope{envelope}, Cursors: []schema.Cursor{cursor},
 	})
 	return err
+}
+
+// hook takes a delivery to /webhooks/NAME: it has the sources looked at that the
+// delivery is about. It is forged where there are some and none accepts its
+// signature.
+func (w *watching) hook(name string, header http.Header, body []byte) (woken int, forged bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for source, r := range w.running {
+		hooked, ok := r.source.(ingest.Hooked)
+		if !ok || r.over() {
+			continue
+		}
+		mine, err := hooked.Hook(name, header, body)
+		if err != nil {
+			forged = true
+			w.logger.Warn("delivery refused", "source", source, "webhook", name, "err", err)
+		} else if mine {
+			r.runner.Wake()
+			woken++
+		}
+	}
+	return woken, forged && woken == 0
 }
 
 // status is how all sources are doing, by name.

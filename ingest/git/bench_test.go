@@ -44,7 +44,7 @@ func BenchmarkRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		src, name, err := Open(b.Context(), "git+file://"+dir, ingest.Env{})
+		src, name, err := Open(b.Context(), ingest.Place{URL: "git+file://" + dir}, ingest.Env{})
 		if err != nil {
 			b.Fatal(err)
 		}

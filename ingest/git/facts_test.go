@@ -282,7 +282,7 @@ func TestCredentialsStayOut(t *testing.T) {
 	server := serve(t, filepath.Dir(dir))
 	rawURL := strings.Replace(server.URL, "http://", "git+http://ada:hunter2@", 1) + "/repo"
 	env := ingest.Env{Cache: t.TempDir()}
-	src, name, err := Open(t.Context(), rawURL, env)
+	src, name, err := Open(t.Context(), ingest.Place{URL: rawURL}, env)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func makeHistory(t testing.TB, dir string) {
 
 func open(t testing.TB, rawURL string, env ingest.Env) ingest.Source {
 	t.Helper()
-	src, _, err := Open(t.Context(), rawURL, env)
+	src, _, err := Open(t.Context(), ingest.Place{URL: rawURL}, env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func watch(t testing.TB, dir, query string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, name, err := Open(t.Context(), "git+file://"+dir+query, ingest.Env{})
+	src, name, err := Open(t.Context(), ingest.Place{URL: "git+file://" + dir + query}, ingest.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestIntoLedger(t *testing.T) {
 	once := func() ingest.Progress {
 		t.Helper()
 		memory.once(t)
-		src, name, err := Open(t.Context(), URL(dir), ingest.Env{})
+		src, name, err := Open(t.Context(), ingest.Place{URL: URL(dir)}, ingest.Env{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestTwoReadersOfOneLedger(t *testing.T) {
 	dir := newHistory(t)
 	w := ledgertest.New(t)
 	read := func() error {
-		src, name, err := Open(t.Context(), URL(dir), ingest.Env{})
+		src, name, err := Open(t.Context(), ingest.Place{URL: URL(dir)}, ingest.Env{})
 		if err != nil {
 			return err
 		}

@@ -33,9 +33,12 @@ type Source struct {
 
 var _ ingest.Source = (*Source)(nil)
 
-// Open returns the repository at rawURL as a source, and its canonical name.
-func Open(_ context.Context, rawURL string, env ingest.Env) (ingest.Source, string, error) {
-	l, err := parseURL(rawURL)
+// Open returns the repository at a place as a source, and its canonical name.
+func Open(_ context.Context, place ingest.Place, env ingest.Env) (ingest.Source, string, error) {
+	if err := place.Settings(&struct{}{}); err != nil {
+		return nil, "", err
+	}
+	l, err := parseURL(place.URL)
 	if err != nil {
 		return nil, "", err
 	}

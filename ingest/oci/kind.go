@@ -11,8 +11,11 @@ func Kind() ingest.Kind {
 	return ingest.Kind{
 		Name:    "oci",
 		Schemes: []string{scheme},
-		Open: func(_ context.Context, rawURL string, _ ingest.Env) (ingest.Source, string, error) {
-			s, err := Parse(rawURL)
+		Open: func(_ context.Context, place ingest.Place, _ ingest.Env) (ingest.Source, string, error) {
+			if err := place.Settings(&struct{}{}); err != nil {
+				return nil, "", err
+			}
+			s, err := Parse(place.URL)
 			if err != nil {
 				return nil, "", err
 			}

@@ -26,7 +26,7 @@ func TestLaw(t *testing.T) {
 		kind := Kind()
 		return &ingesttest.World{
 			Open: func(t *testing.T) ingest.Source {
-				s, _, err := kind.Open(t.Context(), w.url, ingest.Env{})
+				s, _, err := kind.Open(t.Context(), ingest.Place{URL: w.url}, ingest.Env{})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -39,8 +39,11 @@ func Kind() ingest.Kind {
 	return ingest.Kind{
 		Name:    Name,
 		Schemes: []string{scheme},
-		Open: func(_ context.Context, rawURL string, env ingest.Env) (ingest.Source, string, error) {
-			dir, err := parseURL(rawURL)
+		Open: func(_ context.Context, place ingest.Place, env ingest.Env) (ingest.Source, string, error) {
+			if err := place.Settings(&struct{}{}); err != nil {
+				return nil, "", err
+			}
+			dir, err := parseURL(place.URL)
 			if err != nil {
 				return nil, "", err
 			}

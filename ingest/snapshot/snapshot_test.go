@@ -42,7 +42,7 @@ func put(t *testing.T, path, text string) {
 
 func open(t *testing.T, store *content.Store, dir string) ingest.Source {
 	t.Helper()
-	src, name, err := snapshot.Kind().Open(t.Context(), "dir://"+dir, ingest.Env{Content: store})
+	src, name, err := snapshot.Kind().Open(t.Context(), ingest.Place{URL: "dir://" + dir}, ingest.Env{Content: store})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,11 +170,11 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{"dir://host/path", "dir:path", "dir:///p?x=1", "dir:///p#f", "dir://u@/p", "dir://", "file:///p", "dir:///%zz"} {
-		if _, _, err := snapshot.Kind().Open(t.Context(), raw, ingest.Env{Content: store}); err == nil {
+		if _, _, err := snapshot.Kind().Open(t.Context(), ingest.Place{URL: raw}, ingest.Env{Content: store}); err == nil {
 			t.Errorf("Open(%q) succeeded, want an error", raw)
 		}
 	}
-	if _, _, err := snapshot.Kind().Open(t.Context(), "dir:///p", ingest.Env{}); err == nil {
+	if _, _, err := snapshot.Kind().Open(t.Context(), ingest.Place{URL: "dir:///p"}, ingest.Env{}); err == nil {
 		t.Errorf("Open without a content store succeeded")
 	}
 }
