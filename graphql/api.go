@@ -150,7 +150,7 @@ type Response struct {
 // asker is what resolvers know of the request they work for.
 type asker struct {
 	size     int64 // that the answer speaks for
-	mayWrite bool
+	rights   Rights
 	readOnly bool // the method promises to change nothing
 	refused  atomic.Int32
 	nodes    atomic.Int64 // read for the request so far
@@ -158,12 +158,19 @@ type asker struct {
 
 type askerKey struct{}
 
-type writerKey struct{}
+// Rights are what a request may do beside asking.
+type Rights struct {
+	Record    bool // into the default namespace
+	Restore   bool
+	Submitter string // what headers of entries say of who asks
+}
 
-// AllowWrites returns a context whose requests may record and restore. The
-// caller has made sure of who asks.
-func AllowWrites(ctx context.Context) context.Context {
-	return context.WithValue(ctx, writerKey{}, true)
+type rightsKey struct{}
+
+// Allow returns a context whose requests have the rights. The caller has made
+// sure of who asks.
+func Allow(ctx context.Context, rights Rights) context.Context {
+	return context.WithValue(ctx, rightsKey{}, rights)
 }
 
 func askerOf(ctx context.Context) *asker {
@@ -172,7 +179,7 @@ func askerOf(ctx context.Context) *asker {
 }
 
 // Exec answers one request within the limits. Mutations need a context from
-// AllowWrites.
+// Allow.
 func (a *API) Exec(ctx context.Context, req Request) *Response {
 	return a.exec(ctx, req, false)
 }
@@ -187,7 +194,7 @@ func (a *API) exec(ctx context.Context, req Request, readOnly bool) (resp *Respo
 		}
 	}
 	who := &asker{size: a.graph.Size(), readOnly: readOnly}
-	who.mayWrite, _ = ctx.Value(writerKey{}).(bool)
+	who.rights, _ = ctx.Value(rightsKey{}).(Rights)
 	resp = &Response{Size: who.size}
 	// The library recovers from panics of resolvers, but not from its own while
 	// it reads the values in a query.

@@ -13,30 +13,30 @@ type mutation struct{ *API }
 // source is what the headers of entries say that were recorded here.
 const source = "graphql"
 
-// allow refuses those who may not write, and requests whose method promises to
+// allow refuses those who lack the right, and requests whose method promises to
 // change nothing.
-func allow(ctx context.Context) error {
+func allow(ctx context.Context, right func(Rights) bool) error {
 	who := askerOf(ctx)
 	switch {
 	case who.readOnly:
 		who.refused.Store(http.StatusMethodNotAllowed)
 		return &Error{Code: CodeForbidden, Message: "a mutation has to be sent with POST"}
-	case !who.mayWrite:
+	case !right(who.rights):
 		who.refused.Store(http.StatusUnauthorized)
-		return &Error{Code: CodeForbidden, Message: "this needs the server's token: Authorization: Bearer TOKEN"}
+		return &Error{Code: CodeForbidden, Message: "this needs a token with the role for it: Authorization: Bearer TOKEN"}
 	}
 	return nil
 }
 
 func (m *mutation) Record(ctx context.Context, args struct{ Statement, Envelope *JSON }) (*entry, error) {
-	if err := allow(ctx); err != nil {
+	if err := allow(ctx, func(r Rights) bool { return r.Record }); err != nil {
 		return nil, err
 	}
 	env, err := toRecord(args.Statement, args.Envelope)
 	if err != nil {
 		return nil, err
 	}
-	receipt, err := m.log.Append(ctx, schema.Batch{Source: source, Submitter: "token", Envelopes: []schema.Envelope{env}})
+	receipt, err := m.log.Append(ctx, schema.Batch{Source: source, Submitter: askerOf(ctx).rights.Submitter, Envelopes: []schema.Envelope{env}})
 	if err != nil {
 		return nil, err
 	}

@@ -109,7 +109,7 @@ func TestInclusionVerifies(t *testing.T) {
 // TestRecord takes a statement and an envelope, as values and as text.
 func TestRecord(t *testing.T) {
 	w := newWorld(t, nil)
-	ctx := graphql.AllowWrites(t.Context())
+	ctx := graphql.Allow(t.Context(), graphql.Rights{Record: true, Restore: true, Submitter: "token"})
 	claim := ledgertest.Claim(t, "one")
 	signed := w.model("m", "1", "", ledgertest.Subject("m"))
 	value := func(raw []byte) (v any) {

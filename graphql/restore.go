@@ -106,7 +106,7 @@ func (m *mutation) Restore(ctx context.Context, args struct {
 	refArgs
 	Target *string
 }) (*restoration, error) {
-	if err := allow(ctx); err != nil {
+	if err := allow(ctx, func(r Rights) bool { return r.Restore }); err != nil {
 		return nil, err
 	}
 	_, _, plan, err := m.plan(ctx, args.Ref)

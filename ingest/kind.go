@@ -22,6 +22,8 @@ type Kind struct {
 	// carry and cursors are kept under. It does not read the source, and
 	// refuses a URL with a part, or a setting, that it would ignore.
 	Open func(ctx context.Context, place Place, env Env) (Source, string, error)
+	// FindsModels says that sources of this kind name models (Env.Naming).
+	FindsModels bool
 	// NewFetcher is nil for a kind whose resources have no content.
 	NewFetcher func(env Env) Fetcher
 }

@@ -1,14 +1,17 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/graphql"
@@ -18,16 +21,21 @@ import (
 // came from no other site (DNS rebinding, cross-site requests).
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("X-Frame-Options", "DENY")
+		harden(w)
 		if reason := stranger(r); reason != "" {
 			s.refuse(w, r, &graphql.Error{Code: graphql.CodeForbidden, Message: reason})
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// harden has browsers keep what is served to themselves.
+func harden(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("X-Frame-Options", "DENY")
 }
 
 // stranger says why a request is not for this server; "" if it is.
@@ -64,27 +72,93 @@ func ours(host string, r *http.Request) bool {
 	return port == fmt.Sprint(local.Port) && slices.Contains([]string{"127.0.0.1", "::1", "localhost", local.IP.String()}, strings.ToLower(name))
 }
 
-// holdsToken says whether r carries the server's token. The comparison takes
-// the same time for every wrong token.
-func (s *Server) holdsToken(r *http.Request) bool {
-	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	got, want := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256([]byte(s.token))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+// errNoToken answers callers who have to show a token and did not, or one that
+// is unknown or expired.
+var errNoToken = &graphql.Error{Code: codeUnauthorized, Message: "this needs a token, Authorization: Bearer TOKEN: on this machine the one in " + client.AddressFile + " in the ledger's directory, from elsewhere one made with `retrace tokens create`"}
+
+// caller is who sends a request. The zero value is somebody without a token.
+type caller struct {
+	admin bool // has the server's own token
+	token Token
 }
 
-// withToken serves only callers that hold the token.
-func (s *Server) withToken(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if !s.holdsToken(r) {
+// name is what headers of entries say of the caller.
+func (c *caller) name() string {
+	if c.token.Name == "" {
+		return submitter
+	}
+	return submitter + ":" + c.token.Name
+}
+
+// may says whether the caller has role.
+func (c *caller) may(role Role) bool { return c.admin || c.token.has(role, time.Now()) }
+
+// mayRecord refuses a caller whose token is for other namespaces.
+func (c *caller) mayRecord(namespace string) error {
+	if c.admin || c.token.mayRecord(namespace) {
+		return nil
+	}
+	return &graphql.Error{Code: graphql.CodeForbidden, Message: fmt.Sprintf("the token %s does not record in namespace %q", c.token.Name, clip(namespace))}
+}
+
+// callerOf says who sends a request. A token that is wrong is refused rather
+// than taken for none.
+func (s *Server) callerOf(r *http.Request) (caller, error) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return caller{}, nil
+	}
+	scheme, given, _ := strings.Cut(header, " ")
+	given = strings.TrimSpace(given)
+	if !strings.EqualFold(scheme, "Bearer") {
+		return caller{}, errNoToken
+	}
+	got, want := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(s.token))
+	if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+		return caller{admin: true}, nil
+	}
+	token, ok, err := s.tokens.find(given)
+	if err != nil {
+		return caller{}, err
+	}
+	if !ok || !time.Now().Before(token.Expires) {
+		return caller{}, errNoToken
+	}
+	return caller{token: token}, nil
+}
+
+type callerKey struct{}
+
+// who is the caller of a request that with let through.
+func who(r *http.Request) *caller {
+	c, _ := r.Context().Value(callerKey{}).(*caller)
+	if c == nil {
+		return &caller{}
+	}
+	return c
+}
+
+// with serves only callers that have the role; anybody if it is "".
+func (s *Server) with(role Role, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := s.callerOf(r)
+		switch {
+		case role == "" && errors.Is(err, errNoToken):
+			c = caller{} // what anybody may ask is not refused for a stale token
+		case err != nil:
+			s.refuse(w, r, err)
+			return
+		case role == "" || c.may(role):
+		case c.token.Name == "":
 			s.refuse(w, r, errNoToken)
 			return
+		default:
+			s.refuse(w, r, &graphql.Error{Code: graphql.CodeForbidden, Message: fmt.Sprintf("the token %s has not the role %s", c.token.Name, role)})
+			return
 		}
-		next(w, r)
-	}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, &c)))
+	})
 }
-
-// errNoToken answers callers who have to show the token and did not.
-var errNoToken = &graphql.Error{Code: codeUnauthorized, Message: "this needs the token that stands in " + client.AddressFile + " in the ledger's directory: Authorization: Bearer TOKEN"}
 
 // clip shortens a value from outside for a message.
 func clip(s string) string {

@@ -12,47 +12,56 @@ import (
 	"github.com/retrace-ledger/retrace/graphql"
 )
 
-// routes is everything that is served (DESIGN 7.2).
-func (s *Server) routes() http.Handler {
+// routes is everything that is served (DESIGN 7.2). On loopback anybody on the
+// machine may ask; from elsewhere only the log itself, its salted commitments
+// and signed checkpoints, is for everybody.
+func (s *Server) routes(fromElsewhere bool) http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, h http.Handler) { mux.Handle(pattern, s.metrics.counted(pattern, h)) }
-	handle("GET /{$}", http.HandlerFunc(s.index))
-	handle("/graphql", http.HandlerFunc(s.graphQL))
-	tiles := s.ledger.Handler()
-	handle("GET /checkpoint", tiles)
-	handle("GET /checkpoint.cosigned", tiles)
-	handle("GET /tile/", tiles)
-	handle("POST /v1/checkpoint", http.HandlerFunc(s.postCheckpoint))
-	handle("POST /v1/statements", s.withToken(s.postStatements))
-	handle("POST /v1/erasures", s.withToken(s.postErasure))
-	handle("GET /v1/cursor", s.withToken(s.getCursor))
-	handle("GET /v1/entries", http.HandlerFunc(s.getEntries))
-	handle("GET /v1/backup", s.withToken(s.getBackup))
-	handle("GET /v1/content/{key}", s.withToken(s.getContent))
-	handle("PUT /v1/content/{key}", s.withToken(s.putContent))
-	handle("PUT /v1/content/{key}/alias", s.withToken(s.putAlias))
-	handle("GET /v1/sources", s.withToken(s.getSources))
-	if s.opt.Hook != nil {
-		handle("POST /webhooks/{name}", http.HandlerFunc(s.postWebhook))
+	handle := func(pattern string, role Role, h http.HandlerFunc) {
+		mux.Handle(pattern, s.metrics.counted(pattern, s.with(role, h)))
 	}
-	handle("GET /v1/restorations/{file}", s.withToken(s.getRestoration))
-	handle("GET /healthz", http.HandlerFunc(healthz))
-	handle("GET /readyz", http.HandlerFunc(s.readyz))
-	handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
-	handle("/", http.HandlerFunc(s.nothing))
+	asking := Role("")
+	if fromElsewhere {
+		asking = RoleReader
+	}
+	handle("GET /{$}", asking, s.index)
+	handle("/graphql", asking, s.graphQL)
+	tiles := s.ledger.Handler().ServeHTTP
+	handle("GET /checkpoint", "", tiles)
+	handle("GET /checkpoint.cosigned", "", tiles)
+	handle("GET /tile/", "", tiles)
+	handle("POST /v1/checkpoint", "", s.postCheckpoint)
+	handle("POST /v1/statements", RoleRecorder, s.postStatements)
+	handle("POST /v1/erasures", RoleAdmin, s.postErasure)
+	handle("GET /v1/cursor", RoleRecorder, s.getCursor)
+	handle("GET /v1/entries", asking, s.getEntries)
+	handle("GET /v1/backup", RoleAdmin, s.getBackup)
+	handle("GET /v1/content/{key}", RoleRestorer, s.getContent)
+	handle("PUT /v1/content/{key}", RoleRecorder, s.putContent)
+	handle("PUT /v1/content/{key}/alias", RoleRecorder, s.putAlias)
+	handle("GET /v1/sources", RoleReader, s.getSources)
+	handle("GET /v1/restorations/{file}", RoleRestorer, s.getRestoration)
+	if s.opt.Hook != nil {
+		handle("POST /webhooks/{name}", "", s.postWebhook) // each source checks its own signature
+	}
+	handle("GET /healthz", "", healthz)
+	handle("GET /readyz", "", s.readyz)
+	handle("GET /metrics", asking, promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}).ServeHTTP)
+	handle("/", "", s.nothing)
 	return mux
 }
 
-// graphQL lets those who hold the token write. A wrong token is refused rather
-// than taken for none.
+// graphQL lets those write who have a role for it. A wrong token is refused
+// rather than taken for none.
 func (s *Server) graphQL(w http.ResponseWriter, r *http.Request) {
-	if s.holdsToken(r) {
-		r = r.WithContext(graphql.AllowWrites(r.Context()))
-	} else if r.Header.Get("Authorization") != "" {
-		s.refuse(w, r, errNoToken)
+	if _, err := s.callerOf(r); err != nil {
+		s.refuse(w, r, err)
 		return
 	}
-	s.api.ServeHTTP(w, r)
+	c := who(r)
+	s.api.ServeHTTP(w, r.WithContext(graphql.Allow(r.Context(), graphql.Rights{
+		Record: c.may(RoleRecorder) && c.mayRecord("") == nil, Restore: c.may(RoleRestorer), Submitter: c.name(),
+	})))
 }
 
 //go:embed index.html

@@ -82,6 +82,7 @@ type Server struct {
 	opt     Options
 	log     *slog.Logger
 	token   string
+	tokens  tokens
 	jobs    *jobs
 	metrics *metrics
 	handler http.Handler
@@ -98,7 +99,7 @@ type Server struct {
 // the ledger; one that is far behind holds up nothing but /readyz. The token is
 // made anew for every server.
 func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, error) {
-	s := &Server{dir: dir, ledger: log, graph: graph, begun: log.Size(), token: rand.Text()}
+	s := &Server{dir: dir, ledger: log, graph: graph, begun: log.Size(), token: rand.Text(), tokens: tokens{dir: dir}}
 	if opt != nil {
 		s.opt = *opt
 	}
@@ -121,7 +122,7 @@ func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, e
 	if s.api, err = graphql.New(graph, s.measured(), apiOptions); err != nil {
 		return nil, err
 	}
-	s.handler = s.guard(s.routes())
+	s.handler = s.guard(s.routes(false))
 	return s, nil
 }
 

@@ -23,7 +23,7 @@ import (
 const maxBody = schema.MaxBatchBytes/3*4 + 4<<20
 
 // submitter is who hands in what comes without a name: whoever holds the
-// token.
+// server's token.
 const submitter = "token"
 
 // postStatements records what is posted, whole or not at all: a batch, or any
@@ -36,6 +36,13 @@ func (s *Server) postStatements(w http.ResponseWriter, r *http.Request) {
 	}
 	batch, err := parseBatch(raw)
 	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	if batch.Submitter == "" || !who(r).admin {
+		batch.Submitter = who(r).name() // a machine does not say who it is; its token does
+	}
+	if err := who(r).mayRecord(batch.Namespace); err != nil {
 		s.refuse(w, r, err)
 		return
 	}
@@ -81,7 +88,7 @@ func parseBatch(raw []byte) (schema.Batch, error) {
 	if err != nil {
 		return schema.Batch{}, err
 	}
-	batch := schema.Batch{Source: "record", Submitter: submitter}
+	batch := schema.Batch{Source: "record"}
 	for _, d := range docs {
 		batch.Envelopes = append(batch.Envelopes, d.Envelope)
 	}
@@ -94,9 +101,6 @@ func parseWire(raw []byte) (schema.Batch, error) {
 		return schema.Batch{}, wireError(err)
 	}
 	batch := schema.Batch{Namespace: wire.Namespace, Source: wire.Source, Submitter: wire.Submitter, Cursors: wire.Cursors}
-	if batch.Submitter == "" {
-		batch.Submitter = submitter
-	}
 	for i, v := range wire.Envelopes {
 		field := "envelopes." + strconv.Itoa(i)
 		bytes, err := envelopeBytes(v)

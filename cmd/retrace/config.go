@@ -33,6 +33,8 @@ type serveConfig struct {
 	// Metrics is HOST:PORT of a second listener, for /healthz, /readyz and
 	// /metrics alone; any address.
 	Metrics string `yaml:"metrics"`
+	// TLS is a listener for callers from elsewhere.
+	TLS *tlsConfig `yaml:"tls"`
 	// Sources are watched as long as the server runs.
 	Sources []sourceConfig `yaml:"sources"`
 	// Places are the folders that a restoration may go to, by name.
@@ -41,6 +43,14 @@ type serveConfig struct {
 	Witness string `yaml:"witness"`
 	// Models are the rules by which models that are found get their names.
 	Models []namingRule `yaml:"models"`
+}
+
+// tlsConfig is a listener with a certificate. Files are relative to
+// retrace.yaml.
+type tlsConfig struct {
+	Listen string `yaml:"listen"` // HOST:PORT
+	Cert   string `yaml:"cert"`   // PEM, with the chain
+	Key    string `yaml:"key"`    // PEM
 }
 
 // namingRule is an ingest.NamingRule.
@@ -128,10 +138,19 @@ func readConfig(name string) (*configFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if f.Witness != "" && !filepath.IsAbs(f.Witness) {
-		f.Witness = filepath.Join(filepath.Dir(name), f.Witness)
+	f.beside(&f.Witness)
+	if f.TLS != nil {
+		f.beside(&f.TLS.Cert)
+		f.beside(&f.TLS.Key)
 	}
 	return f, nil
+}
+
+// beside takes the name of a file as relative to the configuration.
+func (f *configFile) beside(file *string) {
+	if *file != "" && !filepath.IsAbs(*file) {
+		*file = filepath.Join(filepath.Dir(f.name), *file)
+	}
 }
 
 // check says all that is wrong with the configuration, line by line. Nothing
@@ -147,8 +166,12 @@ func (f *configFile) check(ctx context.Context, env ingest.Env) []error {
 		_, err := server.CheckAddress(f.Listen)
 		wrong("listen", err)
 	}
-	if _, _, err := net.SplitHostPort(f.Metrics); f.Metrics != "" && err != nil {
-		wrong("metrics", fmt.Errorf("%q is not an address to listen on: want HOST:PORT", f.Metrics))
+	if f.Metrics != "" {
+		wrong("metrics", checkAnyAddress(f.Metrics))
+	}
+	if f.TLS != nil {
+		wrong("tls.listen", checkAnyAddress(f.TLS.Listen))
+		wrong("tls.cert", server.CheckCertificate(f.TLS.Cert, f.TLS.Key))
 	}
 	if f.Witness != "" {
 		_, err := readPolicy(f.Witness)
@@ -174,6 +197,13 @@ func (f *configFile) check(ctx context.Context, env ingest.Env) []error {
 		named[name] = i
 	}
 	return faults
+}
+
+func checkAnyAddress(address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("%q is not an address to listen on: want HOST:PORT", address)
+	}
+	return nil
 }
 
 func (f *configFile) checkSource(ctx context.Context, env ingest.Env, s *sourceConfig, at string) (string, error) {

@@ -89,7 +89,7 @@ func newRoot() *cobra.Command {
 		a.proveCmd(), a.verifyCmd(), a.auditCmd(),
 		a.restoreCmd(), a.reproduceCmd(),
 		a.backupCmd(), a.importCmd(), a.mirrorCmd(), a.recoverCmd(),
-		a.serveCmd(), a.configCmd(), a.sourcesCmd(), a.coverageCmd(), a.eraseCmd(), a.keysCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), demoStepCmd(), a.versionCmd(),
+		a.serveCmd(), a.configCmd(), a.sourcesCmd(), a.coverageCmd(), a.eraseCmd(), a.keysCmd(), a.tokensCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), demoStepCmd(), a.versionCmd(),
 	)
 	root.AddCommand(refsCmd())
 	root.SetHelpFunc(help)

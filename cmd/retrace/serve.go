@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,7 @@ func (a *app) serveCmd() *cobra.Command {
 		Long: `Serve GraphQL (/graphql), the public tiles (/checkpoint, /tile/…), entries and
 content, on loopback, and watch the sources that --config names. Commands on this
 machine find the server by themselves. Whatever writes or reads content needs the
-token in server.json in the ledger's directory.
+token in server.json in the ledger's directory, or one that ` + "`retrace tokens`" + ` made.
 
 retrace.yaml:
 
@@ -42,6 +43,10 @@ retrace.yaml:
     - url: oci://registry.example.com/ml/trainer
   places:
     scratch: /srv/restored
+  tls:                         # for callers from elsewhere, who need a token
+    listen: 0.0.0.0:8443
+    cert: tls.crt
+    key: tls.key
   metrics: 0.0.0.0:8471        # /healthz, /readyz and /metrics, and nothing else
   witness: witnesses.policy    # C2SP tlog-policy: who cosigns, and the quorum
 
@@ -128,6 +133,9 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	if feeder != nil {
 		group.Go(func() error { return feeder.Run(gctx) })
 	}
+	if c.TLS != nil {
+		group.Go(func() error { return s.ServeTLS(gctx, c.TLS.Listen, c.TLS.Cert, c.TLS.Key) })
+	}
 	if c.Metrics != "" {
 		group.Go(func() error { return s.ServeMetrics(gctx, c.Metrics) })
 	}
@@ -158,8 +166,8 @@ func reload(ctx context.Context, hangup <-chan os.Signal, w *watching, c *config
 			continue
 		}
 		logger.Info("configuration read again", "file", c.name, "sources", len(next.Sources))
-		if next.Metrics != c.Metrics || next.Witness != c.Witness || !maps.Equal(next.Places, c.Places) || next.Listen != "" && next.Listen != c.Listen {
-			logger.Warn("listen, metrics, places and witness are taken up when the server is started anew")
+		if next.Metrics != c.Metrics || !reflect.DeepEqual(next.TLS, c.TLS) || next.Witness != c.Witness || !maps.Equal(next.Places, c.Places) || next.Listen != "" && next.Listen != c.Listen {
+			logger.Warn("listen, tls, metrics, places and witness are taken up when the server is started anew")
 		}
 	}
 }

@@ -33,6 +33,7 @@ type watching struct {
 
 type runningSource struct {
 	config sourceConfig
+	kind   ingest.Kind
 	naming ingest.Naming
 	source ingest.Source
 	runner *ingest.Runner
@@ -119,7 +120,7 @@ func (w *watching) open(ctx context.Context, c *configFile) (map[string]*running
 		}
 		log := w.logger.With("source", name)
 		opened[name] = &runningSource{
-			config: s, naming: env.Naming, source: source, ended: make(chan struct{}),
+			config: s, kind: kind, naming: env.Naming, source: source, ended: make(chan struct{}),
 			runner: ingest.NewRunner(source, name, w.b.log, w.b.observer, &ingest.Options{
 				Namespace: s.Namespace, Submitter: w.b.observer.ID(), Interval: interval,
 				Skipped: func(s ingest.Skip) { log.Warn("left out", "object", s.Object, "err", s.Reason) },
@@ -173,6 +174,10 @@ func (w *watching) record(ctx context.Context, opened map[string]*runningSource,
 		if err := w.recordSetting(ctx, namespaceSetting, name, namespace, values); err != nil {
 			return fmt.Errorf("recording the namespace of %s: %w", name, err)
 		}
+	}
+	finds := slices.ContainsFunc(slices.Collect(maps.Values(opened)), func(r *runningSource) bool { return r.kind.FindsModels })
+	if !finds && len(naming) == 0 {
+		return nil
 	}
 	rules, err := schema.Canonical(append(naming, ingest.DefaultNaming))
 	if err != nil {
