@@ -18,7 +18,7 @@ var groups = []struct {
 	{"PROVE", []string{"prove", "verify", "audit", "fsck"}},
 	{"PUT BACK", []string{"restore", "reproduce"}},
 	{"COPY", []string{"backup", "import", "mirror", "recover"}},
-	{"KEEP", []string{"init", "serve", "config", "sources", "keys", "erase", "demo", "bench", "version", "completion"}},
+	{"KEEP", []string{"init", "serve", "config", "sources", "keys", "tokens", "erase", "demo", "bench", "version", "completion"}},
 }
 
 const refsLong = `A REF says which resource is meant:
