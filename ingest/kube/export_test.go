@@ -1,0 +1,13 @@
+package kube
+
+// CheckCursor parses a cursor, and what it wrote of it again.
+func CheckCursor(s string) {
+	c, err := parseCursor(s)
+	if err != nil || s == "" {
+		return
+	}
+	again, err := parseCursor(c.String())
+	if err != nil || again != c {
+		panic(err)
+	}
+}
