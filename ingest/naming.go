@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/retrace-ledger/retrace/schema"
@@ -85,6 +86,12 @@ func (n Naming) Model(fields map[string]string) (name, version string, err error
 		return name, version, nil
 	}
 	return "", "", fmt.Errorf("no rule names the output %s of task %s", fields["output"], fields["task"])
+}
+
+// Matches says whether a rule other than the default one is for a model with
+// these fields.
+func (n Naming) Matches(fields map[string]string) bool {
+	return slices.ContainsFunc(n, func(r NamingRule) bool { return len(r.Match) > 0 && r.matches(fields) })
 }
 
 func (r NamingRule) matches(fields map[string]string) bool {

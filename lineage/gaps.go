@@ -39,6 +39,10 @@ func Rules() []Rule {
 		{"secret-withheld", Blocks, "the step was given a secret whose value is withheld", "reproduce it by hand with the secret in the environment"},
 		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
 		{"erased", Risks, "an entry that mentioned it was erased, so what that one stated is in no answer", "nothing brings it back; the erasure says why and who asked for it, and what may be said can be recorded in other words"},
+		{"location-unknown", Blocks, "the pipeline does not say where an input or output of the step is", "give the workflow an artifact repository, or the artifact a bucket"},
+		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
+		{"steps-elsewhere", Blocks, "the pipeline keeps the steps of a run in a database of its own, and only the run is recorded", "keep the status in the object (Argo: no nodeStatusOffLoad)"},
+		{"run-cut-short", Risks, "the run was deleted, or recorded, before it had ended", "keep runs until they have ended"},
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
 		{"changes-left-out", Risks, "some uncommitted changes were not captured", "commit them, or keep the files smaller than the limit and free of secrets"},
 		{"output-missing", Risks, "a declared output was not there when the step ended", "look at the step; declare what it writes"},
@@ -151,7 +155,7 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 		return nil
 	}
 	switch {
-	case r.Kind == "run" || via.Relation == schema.RelAlias || via.Role == schema.RoleTool || via.Role == schema.RoleParams:
+	case r.Kind == "run" || via.Relation == schema.RelAlias || via.Role == schema.RoleTool || via.Role == schema.RoleParams || via.Role == schema.RoleDefinition:
 		return nil
 	case strings.HasPrefix(r.Content, "host:"):
 		c.add("content-elsewhere", r.Key, r.Name, entry, strings.TrimPrefix(r.Content, "host:"))

@@ -399,7 +399,7 @@ func (b *planner) use(step *Step, u schema.Use, made []link) error {
 			return nil // a program of the machine, not of the working root
 		}
 		step.Tool.Path, it.Exec = u.Path, true
-	case u.Role == schema.RoleParams && u.Path == "":
+	case u.Role == schema.RoleParams && u.Path == "", u.Role == schema.RoleDefinition:
 		return nil // the plan itself has their values
 	case it.Kind == kindOCI:
 		if u.Role == schema.RoleImage {

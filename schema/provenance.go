@@ -38,7 +38,10 @@ type StepParameters struct {
 	Status    string `json:"status"`              // in the engine's words, such as "Succeeded"
 	// Reused is set when the engine did not run the step and took what an
 	// earlier one had left: the key under which it found it.
-	Reused      string            `json:"reused,omitempty"`
+	Reused string `json:"reused,omitempty"`
+	// Skipped are steps of a whole run that did not run, by condition or since it
+	// had failed.
+	Skipped     []string          `json:"skipped,omitempty"`
 	Argv        []string          `json:"argv,omitempty"`
 	Parameters  map[string]string `json:"parameters,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
@@ -113,13 +116,15 @@ type RunParameters struct {
 
 // Roles of a dependency of a recorded step, in its annotation "role".
 const (
-	RoleInput   = "input"   // read by the step
-	RoleCode    = "code"    // the commit checked out in the working root
-	RoleChanges = "changes" // uncommitted changes on top of that commit
-	RoleImage   = "image"   // the image that the step ran in
-	RoleTool    = "tool"    // the program that argv[0] resolved to
-	RoleParams  = "parameters"
-	RoleOutput  = "output" // of a byproduct: written by the step, and known by its location alone
+	RoleInput      = "input"   // read by the step
+	RoleCode       = "code"    // the commit checked out in the working root
+	RoleChanges    = "changes" // uncommitted changes on top of that commit
+	RoleImage      = "image"   // the image that the step ran in
+	RoleTool       = "tool"    // the program that argv[0] resolved to
+	RoleParams     = "parameters"
+	RoleDefinition = "definition" // how the engine was told to do the step, by its canonical JSON
+	RoleReused     = "reused"     // what an earlier step had left and the engine took instead of running this one
+	RoleOutput     = "output"     // of a byproduct: written by the step, and known by its location alone
 )
 
 // Annotations of descriptors in steps that retrace records.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -27,14 +28,17 @@ func (a *app) recordCmd() *cobra.Command {
 	var namespace string
 	cmd := &cobra.Command{
 		Use:   "record FILE…",
-		Short: "Record in-toto statements, DSSE envelopes and Sigstore bundles",
+		Short: "Record in-toto statements, DSSE envelopes, Sigstore bundles and Workflows",
 		Long: `Record what others state: in-toto statements, DSSE envelopes, Sigstore bundles,
 one in a file or several as JSON Lines; - is standard input. Envelopes are kept
 byte for byte. What a trusted key signed is graded attested, all else claimed;
 see "retrace keys trust".
 
+Workflows of Argo and of Kubeflow Pipelines that ran are taken too, one or many,
+as JSON or YAML: their steps and models are recorded as a watcher would see them.
+
 All files are read before anything is recorded: if one is refused, nothing is.`,
-		Example: "  retrace record build.intoto.jsonl\n  cosign download attestation IMAGE | retrace record -",
+		Example: "  retrace record build.intoto.jsonl\n  cosign download attestation IMAGE | retrace record -\n  kubectl get workflow forecast-x7k2p -o yaml | retrace record -",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -77,7 +81,7 @@ func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		ds, err := schema.ParseDocument(raw)
+		ds, err := parseDocument(raw)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -87,6 +91,31 @@ func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
 		}
 	}
 	return docs, where, nil
+}
+
+// parseDocument reads a file of statements, or one of Workflows as their watcher
+// would see them. What is said of those nobody signed.
+func parseDocument(raw []byte) ([]schema.Document, error) {
+	if !argo.Looks(raw) {
+		return schema.ParseDocument(raw)
+	}
+	statements, err := argo.Statements(raw, nil)
+	if err != nil {
+		return nil, err
+	}
+	var docs []schema.Document
+	for _, s := range statements {
+		line, err := s.Encode()
+		if err != nil {
+			return nil, err
+		}
+		one, err := schema.ParseDocument(line)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, one...)
+	}
+	return docs, nil
 }
 
 // batchLength is how many of docs fit one append.

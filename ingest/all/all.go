@@ -4,6 +4,7 @@ package all
 
 import (
 	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
@@ -15,5 +16,6 @@ func Kinds() []ingest.Kind {
 		git.Kind(),
 		oci.Kind(),
 		snapshot.Kind(),
+		argo.Kind(),
 	}
 }

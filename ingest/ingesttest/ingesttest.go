@@ -181,8 +181,9 @@ func checkFact(t *testing.T, i int, e ingest.Event) {
 }
 
 func testSameTwice(t *testing.T, w *World) {
+	// Cursors may differ: some places count their own changes, whatever of.
 	first, second := mustRead(t, w.Open(t), ""), mustRead(t, w.Open(t), "")
-	if diff := cmp.Diff(first.facts, second.facts); diff != "" {
+	if diff := cmp.Diff(said(first.facts), said(second.facts)); diff != "" {
 		t.Errorf("reading again from the beginning gives other facts (-first +second):\n%s", diff)
 	}
 	if first.listing != second.listing {
@@ -198,7 +199,7 @@ func testNothingNew(t *testing.T, w *World) {
 		if len(r.facts) > 0 {
 			t.Errorf("%s, caught up, gave %d facts, the first %+v", name, len(r.facts), r.facts[0])
 		}
-		if first.listing != (ingest.Listing{}) && r.listing != first.listing {
+		if r.listing != (ingest.Listing{}) && r.listing != first.listing {
 			t.Errorf("%s lists %v, before it was %v", name, r.listing, first.listing)
 		}
 	}

@@ -17,17 +17,29 @@ import (
 )
 
 // Reader reads the objects of one type as a source is read: all of them first,
-// then what changed.
+// then what changed. It is for one goroutine at a time.
 type Reader struct {
-	Client    *Client
-	Type      Type
-	Namespace string // "" for all
+	client    *Client
+	typ       Type
+	namespace string
+
+	bookmarked time.Time // when the API server last said how far a read was
+}
+
+// NewReader returns a reader of the objects of a type in namespace, "" for all.
+func NewReader(client *Client, typ Type, namespace string) *Reader {
+	return &Reader{client: client, typ: typ, namespace: namespace, bookmarked: time.Now()}
 }
 
 // Change is an object that is new or changed.
 type Change struct {
 	Object  Object
 	Deleted bool // Object is the last state that it had
+	// Listed says that a list gave the object, and not a watch.
+	Listed bool
+	// Again says that it was listed since the API server had forgotten the
+	// cursor: all objects are given once more.
+	Again bool
 	// Cursor is where to resume after this change.
 	Cursor string
 	// Listing is set on the last change of a read that listed everything. That
@@ -41,6 +53,7 @@ type cursor struct {
 	Version string `json:"version"`
 	// After is, within a list that is not at its end, the last object given.
 	After string `json:"after,omitempty"`
+	Again bool   `json:"again,omitempty"`
 }
 
 func parseCursor(s string) (cursor, error) {
@@ -56,16 +69,29 @@ func parseCursor(s string) (cursor, error) {
 
 func (c cursor) String() string {
 	raw, err := schema.Canonical(c)
-	if err != nil { // two strings
+	if err != nil { // two strings and a flag
 		panic(err)
 	}
 	return string(raw)
 }
 
-// settled is how long a read waits for changes that it does not know of: about
-// a second after it began the API server tells how far the watch is (a
-// bookmark is sent two seconds before the end).
-const settled = 3 * time.Second
+// CheckCursor refuses what is no cursor of a Reader.
+func CheckCursor(s string) error {
+	_, err := parseCursor(s)
+	return err
+}
+
+// A read is caught up when nothing came for so long: what had happened before it
+// began, the API server sends at once.
+const quiet = 300 * time.Millisecond
+
+// From time to time a read waits until the API server says how far it is, so
+// that the cursor stays one that the server knows: with this span it says so
+// after a second.
+const (
+	bookmarkSpan  = 3 * time.Second
+	bookmarkEvery = time.Minute
+)
 
 // Changes yields what there is beyond a cursor and ends when it is caught up:
 // objects as they are now, in order of namespace and name, from the empty
@@ -87,7 +113,7 @@ func (r *Reader) Changes(ctx context.Context, from string) iter.Seq2[Change, err
 			if !ok || !again {
 				return
 			}
-			at = cursor{}
+			at = cursor{Again: true}
 		}
 		if at, ok := r.list(ctx, at, yield); ok {
 			// What happened while the list was read.
@@ -100,7 +126,7 @@ func (r *Reader) Changes(ctx context.Context, from string) iter.Seq2[Change, err
 // is over.
 func (r *Reader) list(ctx context.Context, at cursor, yield func(Change, error) bool) (cursor, bool) {
 	listed := newListing()
-	for p, err := range r.Client.pages(ctx, r.Type, r.Namespace) {
+	for p, err := range r.client.pages(ctx, r.typ, r.namespace) {
 		if err != nil {
 			yield(Change{}, err)
 			return at, false
@@ -109,7 +135,7 @@ func (r *Reader) list(ctx context.Context, at cursor, yield func(Change, error) 
 			at.Version = p.Metadata.ResourceVersion
 		}
 		for _, raw := range p.Items {
-			o, err := newObject(r.Type, raw)
+			o, err := newObject(r.typ, raw)
 			if err != nil {
 				yield(Change{}, err)
 				return at, false
@@ -120,21 +146,36 @@ func (r *Reader) list(ctx context.Context, at cursor, yield func(Change, error) 
 				continue
 			}
 			at.After = key
-			if !yield(Change{Object: o, Cursor: at.String()}, nil) {
+			if !yield(Change{Object: o, Listed: true, Again: at.Again, Cursor: at.String()}, nil) {
 				return at, false
 			}
 		}
 	}
-	at.After = ""
+	at.After, at.Again = "", false
 	return at, yield(Change{Cursor: at.String(), Listing: listed.sum()}, nil)
 }
 
 // follow yields what happened since the cursor. It reports again when the API
 // server has forgotten it, and false when the sequence is over.
 func (r *Reader) follow(ctx context.Context, at cursor, yield func(Change, error) bool) (again, ok bool) {
-	for e, err := range r.Client.watch(ctx, r.Type, r.Namespace, at.Version, settled) {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	if time.Since(r.bookmarked) < bookmarkEvery {
+		timer := time.AfterFunc(quiet, stop)
+		defer timer.Stop()
+		inner := yield
+		yield = func(c Change, err error) bool {
+			timer.Stop() // the caller may take its time
+			defer timer.Reset(quiet)
+			return inner(c, err)
+		}
+	}
+	for e, err := range r.client.watch(watching, r.typ, r.namespace, at.Version, bookmarkSpan) {
 		if gone(err) {
 			return true, true
+		}
+		if err != nil && ctx.Err() == nil && watching.Err() != nil {
+			return false, true
 		}
 		if err != nil {
 			yield(Change{}, err)
@@ -142,6 +183,7 @@ func (r *Reader) follow(ctx context.Context, at cursor, yield func(Change, error
 		}
 		at.Version = e.object.Meta.ResourceVersion
 		if e.bookmark {
+			r.bookmarked = time.Now()
 			return false, yield(Change{Cursor: at.String()}, nil)
 		}
 		if !yield(Change{Object: e.object, Deleted: e.deleted, Cursor: at.String()}, nil) {
@@ -167,7 +209,7 @@ func (r *Reader) Wait(ctx context.Context, from string) error {
 	if at.Version == "" || at.After != "" {
 		return nil
 	}
-	for e, err := range r.Client.watch(ctx, r.Type, r.Namespace, at.Version, longWatch) {
+	for e, err := range r.client.watch(ctx, r.typ, r.namespace, at.Version, longWatch) {
 		if gone(err) {
 			return nil
 		}

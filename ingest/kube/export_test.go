@@ -1,7 +1,7 @@
 package kube
 
-// CheckCursor parses a cursor, and what it wrote of it again.
-func CheckCursor(s string) {
+// RoundTrip parses a cursor, and what it wrote of it again.
+func RoundTrip(s string) {
 	c, err := parseCursor(s)
 	if err != nil || s == "" {
 		return

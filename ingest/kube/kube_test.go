@@ -1,7 +1,6 @@
 package kube_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -75,10 +73,11 @@ func read(t *testing.T, r *kube.Reader, from string) (names []string, cursor str
 }
 
 func TestChanges(t *testing.T) {
-	r := &kube.Reader{Client: newClient(t), Type: configMaps}
-	r.Namespace = server.Namespace(t, "changes")
+	c := newClient(t)
+	namespace := server.Namespace(t, "changes")
+	r := kube.NewReader(c, configMaps, namespace)
 	for i := range 250 { // three pages
-		putConfigMap(t, r.Namespace, fmt.Sprintf("c-%03d", i), "x")
+		putConfigMap(t, namespace, fmt.Sprintf("c-%03d", i), "x")
 	}
 	names, cursor, listed := read(t, r, "")
 	if len(names) != 250 || names[0] != "c-000" || names[249] != "c-249" || listed != 250 {
@@ -92,9 +91,9 @@ func TestChanges(t *testing.T) {
 		t.Errorf("it took %s to see that there is nothing new", took)
 	}
 
-	putConfigMap(t, r.Namespace, "d", "x")
-	server.Do(t, "PATCH", "/api/v1/namespaces/"+r.Namespace+"/configmaps/c-001", map[string]any{"data": map[string]any{"v": "y"}})
-	server.Do(t, "DELETE", "/api/v1/namespaces/"+r.Namespace+"/configmaps/c-000", nil)
+	putConfigMap(t, namespace, "d", "x")
+	server.Do(t, "PATCH", "/api/v1/namespaces/"+namespace+"/configmaps/c-001", map[string]any{"data": map[string]any{"v": "y"}})
+	server.Do(t, "DELETE", "/api/v1/namespaces/"+namespace+"/configmaps/c-000", nil)
 	names, cursor, _ = read(t, r, cursor)
 	if fmt.Sprint(names) != "[d c-001 -c-000]" {
 		t.Errorf("what happened since is %v", names)
@@ -107,22 +106,23 @@ func TestChanges(t *testing.T) {
 // TestChangesResume stops in the middle of the first list: what comes after is
 // what would have come, and what changed before that place is told of too.
 func TestChangesResume(t *testing.T) {
-	r := &kube.Reader{Client: newClient(t), Type: configMaps}
-	r.Namespace = server.Namespace(t, "resume")
+	c := newClient(t)
+	namespace := server.Namespace(t, "resume")
+	r := kube.NewReader(c, configMaps, namespace)
 	for i := range 150 {
-		putConfigMap(t, r.Namespace, fmt.Sprintf("c-%03d", i), "x")
+		putConfigMap(t, namespace, fmt.Sprintf("c-%03d", i), "x")
 	}
 	n, cursor := 0, ""
-	for c, err := range r.Changes(t.Context(), "") {
+	for change, err := range r.Changes(t.Context(), "") {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cursor = c.Cursor
+		cursor = change.Cursor
 		if n++; n == 120 {
 			break
 		}
 	}
-	server.Do(t, "PATCH", "/api/v1/namespaces/"+r.Namespace+"/configmaps/c-005", map[string]any{"data": map[string]any{"v": "y"}})
+	server.Do(t, "PATCH", "/api/v1/namespaces/"+namespace+"/configmaps/c-005", map[string]any{"data": map[string]any{"v": "y"}})
 	names, _, listed := read(t, r, cursor)
 	if len(names) != 31 || names[0] != "c-120" || names[29] != "c-149" || names[30] != "c-005" || listed != 150 {
 		t.Errorf("after 120 of 150, with one of them changed: %v (%d listed)", names, listed)
@@ -161,14 +161,14 @@ func TestChangesGone(t *testing.T) {
 			fmt.Fprint(w, c.body)
 		}))
 		defer front.Close()
-		r := &kube.Reader{Client: clientOf(t, front.URL), Type: configMaps}
-		r.Namespace = server.Namespace(t, "gone")
-		putConfigMap(t, r.Namespace, "a", "x")
+		namespace := server.Namespace(t, "gone")
+		r := kube.NewReader(clientOf(t, front.URL), configMaps, namespace)
+		putConfigMap(t, namespace, "a", "x")
 		if names, _, listed := read(t, r, `{"version":"1"}`); fmt.Sprint(names) != "[a]" || listed != 1 {
 			t.Errorf("from a version that is gone, said %s: %v (%d listed), want all", c.how, names, listed)
 		}
 	}
-	r := &kube.Reader{Client: direct, Type: configMaps}
+	r := kube.NewReader(direct, configMaps, "")
 	for _, err := range r.Changes(t.Context(), "nonsense") {
 		if err == nil {
 			t.Error("a cursor of something else was taken")
@@ -179,15 +179,7 @@ func TestChangesGone(t *testing.T) {
 // clientOf is a client of the server at an address.
 func clientOf(t *testing.T, address string) *kube.Client {
 	t.Helper()
-	raw, err := os.ReadFile(server.Kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(name, bytes.ReplaceAll(raw, []byte(server.URL), []byte(address)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := kube.NewClient(kube.Settings{Kubeconfig: name, Context: "test"})
+	c, err := kube.NewClient(kube.Settings{Kubeconfig: kubetest.Kubeconfig(t, address), Context: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,9 +187,10 @@ func clientOf(t *testing.T, address string) *kube.Client {
 }
 
 func TestWait(t *testing.T) {
-	r := &kube.Reader{Client: newClient(t), Type: configMaps}
-	r.Namespace = server.Namespace(t, "wait")
-	putConfigMap(t, r.Namespace, "a", "x")
+	c := newClient(t)
+	namespace := server.Namespace(t, "wait")
+	r := kube.NewReader(c, configMaps, namespace)
+	putConfigMap(t, namespace, "a", "x")
 	_, cursor, _ := read(t, r, "")
 	told := make(chan error, 1)
 	go func() { told <- r.Wait(t.Context(), cursor) }()
@@ -206,7 +199,7 @@ func TestWait(t *testing.T) {
 		t.Fatalf("Wait returned %v before anything happened", err)
 	case <-time.After(300 * time.Millisecond):
 	}
-	putConfigMap(t, r.Namespace, "b", "x")
+	putConfigMap(t, namespace, "b", "x")
 	select {
 	case err := <-told:
 		if err != nil {
@@ -241,5 +234,5 @@ func FuzzCursor(f *testing.F) {
 	for _, s := range []string{"", `{"version":"12"}`, `{"after":"ns/name","version":"12"}`, `{"version":12}`, `{"version":"1"`, "null"} {
 		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, s string) { kube.CheckCursor(s) })
+	f.Fuzz(func(t *testing.T, s string) { kube.RoundTrip(s) })
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -254,7 +255,7 @@ func (c *changes) copy(src, dst *os.Root, name, to string, info fs.FileInfo) err
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	if what := secretValue(string(head[:n])); what != "" {
+	if what := ingest.SecretValue(string(head[:n])); what != "" {
 		c.leave(name, "holds what looks like "+what)
 		return nil
 	}

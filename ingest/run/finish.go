@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -208,7 +209,7 @@ func parseMetrics(raw []byte) (map[string]any, error) {
 				return nil, fmt.Errorf("%q is not a finite number", name)
 			}
 		case string:
-			if what := secretValue(v); what != "" {
+			if what := ingest.SecretValue(v); what != "" {
 				return nil, fmt.Errorf("%q holds what looks like %s", name, what)
 			}
 		default:

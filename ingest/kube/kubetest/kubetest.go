@@ -123,13 +123,32 @@ func (s *Server) start(etcd, binary string) error {
 		return err
 	}
 	s.Kubeconfig = filepath.Join(s.dir, "kubeconfig")
-	return os.WriteFile(s.Kubeconfig, fmt.Appendf(nil, `apiVersion: v1
+	return writeKubeconfig(s.Kubeconfig, s.URL)
+}
+
+func writeKubeconfig(name, address string) error {
+	trust := ""
+	if strings.HasPrefix(address, "https:") {
+		trust = ", insecure-skip-tls-verify: true"
+	}
+	return os.WriteFile(name, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: test
-clusters: [{name: test, cluster: {server: %q, insecure-skip-tls-verify: true}}]
+clusters: [{name: test, cluster: {server: %q%s}}]
 users: [{name: admin, user: {token: %q}}]
 contexts: [{name: test, context: {cluster: test, user: admin}}]
-`, s.URL, Token), 0o600)
+`, address, trust, Token), 0o600)
+}
+
+// Kubeconfig is a file that names the server at an address, such as one in front
+// of the API server.
+func Kubeconfig(t testing.TB, address string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := writeKubeconfig(name, address); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // run starts a process that ends with the server.

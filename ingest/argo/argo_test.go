@@ -1,0 +1,177 @@
+package argo
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/ingesttest"
+	"github.com/retrace-ledger/retrace/ingest/kube/kubetest"
+)
+
+var server *kubetest.Server
+var missing error
+
+func TestMain(m *testing.M) {
+	server, missing = kubetest.Start()
+	code := m.Run()
+	if server != nil {
+		server.Stop()
+	}
+	os.Exit(code)
+}
+
+// cluster is a namespace of the API server, behind something that can break.
+type cluster struct {
+	namespace string
+	front     *httptest.Server
+	broken    atomic.Bool
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	kubetest.Need(t, server, missing)
+	server.Define(t, "argoproj.io", "v1alpha1", "workflows", "Workflow", false)
+	c := &cluster{namespace: server.Namespace(t, "argo")}
+	behind, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(behind)
+	proxy.FlushInterval = -1
+	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	c.front = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.broken.Load() {
+			http.Error(w, "broken", http.StatusInternalServerError)
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+kubetest.Token)
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(c.front.Close)
+	return c
+}
+
+func (c *cluster) open(t *testing.T, naming ingest.Naming) ingest.Source {
+	t.Helper()
+	with, err := json.Marshal(map[string]string{"kubeconfig": kubetest.Kubeconfig(t, c.front.URL)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, name, err := Kind().Open(t.Context(), ingest.Place{URL: "argo://test/" + c.namespace + "/", With: with}, ingest.Env{Naming: naming})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "argo://test/" + c.namespace; name != want {
+		t.Fatalf("the name of the source is %s, want %s", name, want)
+	}
+	return src
+}
+
+func (c *cluster) path(plural string) string {
+	if plural == "pods" {
+		return "/api/v1/namespaces/" + c.namespace + "/pods"
+	}
+	return "/apis/argoproj.io/v1alpha1/namespaces/" + c.namespace + "/" + plural
+}
+
+// run puts a Workflow of two steps into the cluster: data is prepared and a
+// model trained of it.
+func (c *cluster) run(t *testing.T, name, phase string) {
+	t.Helper()
+	server.Do(t, "POST", c.path("workflows"), []byte(workflowJSON(name, phase)))
+}
+
+// workflowJSON is a Workflow as the controller of Argo leaves it.
+func workflowJSON(name, phase string) string {
+	r := strings.NewReplacer("NAME", name, "PHASE", phase)
+	return r.Replace(`{
+	"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+	"metadata": {"name": "NAME", "generateName": "forecast-", "labels": {"team": "demand", "workflows.argoproj.io/phase": "PHASE"}},
+	"spec": {
+		"entrypoint": "main",
+		"arguments": {"parameters": [{"name": "region", "value": "north"}, {"name": "api_token", "value": "s3cr3tV4lue99"}]},
+		"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "raw"}}],
+		"templates": [
+			{"name": "main", "dag": {"tasks": []}},
+			{"name": "prepare", "container": {"image": "registry.example.com/prep:1", "command": ["prep"], "args": ["--region", "{{inputs.parameters.region}}"],
+				"volumeMounts": [{"name": "data", "mountPath": "/raw"}], "env": [{"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db"}}}, {"name": "LANG", "value": "C"}]}},
+			{"name": "train", "script": {"image": "registry.example.com/train:1", "command": ["python"], "source": "print(1)"}}
+		]
+	},
+	"status": {
+		"phase": "PHASE", "startedAt": "2026-08-01T10:00:00Z", "finishedAt": "2026-08-01T10:05:00Z",
+		"artifactRepositoryRef": {"artifactRepository": {"s3": {"bucket": "artifacts", "endpoint": "minio:9000"}}},
+		"nodes": {
+			"NAME": {"id": "NAME", "name": "NAME", "displayName": "NAME", "type": "DAG", "templateName": "main", "phase": "PHASE", "children": ["NAME-1"]},
+			"NAME-1": {"id": "NAME-1", "name": "NAME.prepare", "displayName": "prepare", "type": "Pod", "templateName": "prepare", "phase": "Succeeded",
+				"boundaryID": "NAME", "startedAt": "2026-08-01T10:00:01Z", "finishedAt": "2026-08-01T10:02:00Z",
+				"inputs": {"parameters": [{"name": "region", "value": "north"}]},
+				"outputs": {"exitCode": "0", "parameters": [{"name": "rows", "value": "702"}], "artifacts": [{"name": "table", "path": "/out/table.csv", "s3": {"key": "NAME/table.csv"}}]}},
+			"NAME-2": {"id": "NAME-2", "name": "NAME.train", "displayName": "train", "type": "Pod", "templateName": "train", "phase": "Succeeded",
+				"boundaryID": "NAME", "startedAt": "2026-08-01T10:02:01Z", "finishedAt": "2026-08-01T10:05:00Z",
+				"inputs": {"artifacts": [{"name": "table", "path": "/in/table.csv", "s3": {"key": "NAME/table.csv"}}]},
+				"outputs": {"parameters": [{"name": "mae", "value": "1.25"}], "artifacts": [{"name": "model", "path": "/out/model", "s3": {"bucket": "models", "key": "NAME/model"}}]}},
+			"NAME-3": {"id": "NAME-3", "name": "NAME.report", "displayName": "report", "type": "Skipped", "phase": "Skipped"}
+		}
+	}
+}`)
+}
+
+// pod puts the pod of a step there, as a kubelet leaves it.
+func (c *cluster) pod(t *testing.T, name, image, imageID string) {
+	t.Helper()
+	server.Do(t, "POST", c.path("pods"), map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "main", "image": image}}},
+	})
+	server.Do(t, "PATCH", c.path("pods")+"/"+name+"/status", map[string]any{"status": map[string]any{
+		"phase": "Succeeded", "containerStatuses": []any{map[string]any{"name": "main", "image": image, "imageID": imageID, "ready": false, "restartCount": 0}},
+	}})
+}
+
+func TestLaw(t *testing.T) {
+	ingesttest.Test(t, func(t *testing.T) *ingesttest.World {
+		c := newCluster(t)
+		for i := range 3 {
+			c.run(t, fmt.Sprintf("forecast-%d", i), "Succeeded")
+		}
+		return &ingesttest.World{
+			Open:   func(t *testing.T) ingest.Source { return c.open(t, nil) },
+			Change: func(t *testing.T) { c.run(t, "forecast-9", "Failed") },
+			Break:  func(*testing.T) { c.broken.Store(true); c.front.CloseClientConnections() },
+		}
+	})
+}
+
+// told is all that a source says beyond a cursor.
+func (c *cluster) told(t *testing.T, src ingest.Source, cursor string) (string, string) {
+	t.Helper()
+	var b strings.Builder
+	for e, err := range src.Observe(context.WithoutCancel(t.Context()), cursor) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Cursor != "" {
+			cursor = e.Cursor
+		}
+		switch {
+		case e.Skipped != nil:
+			fmt.Fprintf(&b, "  left out %s: %v\n", e.Skipped.Object, e.Skipped.Reason)
+		case e.Fact():
+			b.WriteString(told(t, e.Statement))
+		}
+	}
+	return b.String(), cursor
+}
