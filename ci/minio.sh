@@ -6,7 +6,7 @@
 set -euo pipefail
 exec 3>&1 >&2
 
-version=latest
+version=v0.0.0-20260212201848-7aac2a2c5b7c
 dir=${XDG_CACHE_HOME:-$HOME/.cache}/retrace-parts/minio-$version
 if [ ! -x "$dir/minio" ]; then
 	mkdir -p "$dir"

@@ -47,9 +47,9 @@ type Env struct {
 	Naming Naming
 }
 
-// Entries are the entries of a ledger. *ledger.Ledger has them.
+// Entries are the entries of a ledger. *ledger.Ledger has them, and a method
+// Wait(ctx, size) that returns when there are so many; others need not.
 type Entries interface {
-	Size() int64
 	// Entries yields the entries from an index on, in order, up to the size at
 	// the time of the call.
 	Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry, error]

@@ -40,6 +40,7 @@ func Rules() []Rule {
 		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
 		{"erased", Risks, "an entry that mentioned it was erased, so what that one stated is in no answer", "nothing brings it back; the erasure says why and who asked for it, and what may be said can be recorded in other words"},
 		{"location-unknown", Blocks, "the pipeline does not say where an input or output of the step is", "give the workflow an artifact repository, or the artifact a bucket"},
+		{"location-reused", Risks, "a location held different bytes at different times, and what used it does not say which", "write each result to a place of its own, or have the bucket keep versions"},
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
 		{"steps-elsewhere", Blocks, "the pipeline keeps the steps of a run in a database of its own, and only the run is recorded", "keep the status in the object (Argo: no nodeStatusOffLoad)"},
 		{"run-cut-short", Risks, "the run was deleted, or recorded, before it had ended", "keep runs until they have ended"},
@@ -87,9 +88,15 @@ func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &gapCollector{v: v, ctx: ctx, held: held, made: map[schema.Key]bool{}, roles: map[schema.Key]schema.Edge{}, names: map[schema.Key]string{}}
+	c := &gapCollector{v: v, ctx: ctx, held: held, made: map[schema.Key]bool{}, roles: map[schema.Key]schema.Edge{}, names: map[schema.Key]string{}, holds: map[schema.Key][]schema.Key{}}
 	for _, e := range a.Edges {
-		c.made[e.From] = true
+		switch e.Relation {
+		case schema.RelHolds:
+			c.holds[e.From] = append(c.holds[e.From], e.To)
+		case schema.RelLocated:
+		default:
+			c.made[e.From] = true
+		}
 		if _, ok := c.roles[e.To]; !ok {
 			c.roles[e.To] = e
 		}
@@ -128,6 +135,7 @@ type gapCollector struct {
 	made  map[schema.Key]bool
 	roles map[schema.Key]schema.Edge // nearest edge that leads to a resource
 	names map[schema.Key]string
+	holds map[schema.Key][]schema.Key // what was seen at a location
 	gaps  []Gap
 }
 
@@ -151,7 +159,13 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 		c.add("not-recorded", r.Key, r.Name, entry, "")
 	}
 	if !r.Key.Digested() {
-		c.add("no-digest", r.Key, r.Name, entry, "")
+		switch held := c.holds[r.Key]; len(held) {
+		case 0:
+			c.add("no-digest", r.Key, r.Name, entry, "")
+		case 1:
+		default:
+			c.add("location-reused", r.Key, r.Name, entry, fmt.Sprintf("%d different contents were seen there", len(held)))
+		}
 		return nil
 	}
 	switch {

@@ -44,6 +44,7 @@ type index struct {
 	resources map[schema.Key]schema.Resource
 	steps     map[int64]lineage.StepInfo
 	paths     map[schema.Key]string       // where a resource without a name was used or made
+	held      map[schema.Key]bool         // locations whose bytes are known
 	folded    map[schema.Key]bool         // not a box of its own
 	tools     map[int64][]schema.Use      // of each step, those that are folded
 	aliases   map[schema.Key][]schema.Key // other digests of the same bytes
@@ -52,7 +53,7 @@ type index struct {
 func newIndex(l *lineage.Lineage) *index {
 	x := &index{
 		l: l, resources: map[schema.Key]schema.Resource{}, steps: map[int64]lineage.StepInfo{}, paths: map[schema.Key]string{},
-		folded: map[schema.Key]bool{}, tools: map[int64][]schema.Use{}, aliases: map[schema.Key][]schema.Key{},
+		held: map[schema.Key]bool{}, folded: map[schema.Key]bool{}, tools: map[int64][]schema.Use{}, aliases: map[schema.Key][]schema.Key{},
 	}
 	for _, r := range l.Resources {
 		x.resources[r.Key] = r
@@ -83,6 +84,9 @@ func (x *index) pathOf(k schema.Key, names ...string) {
 func (x *index) fold() {
 	other := map[schema.Key]bool{x.l.Ref.Start.Key: true}
 	for _, e := range x.l.Edges {
+		if e.Relation == schema.RelHolds {
+			x.held[e.From] = true
+		}
 		switch {
 		case e.Relation == schema.RelAlias:
 			if !slices.Contains(x.aliases[e.To], e.From) {
@@ -150,7 +154,7 @@ func newGraph(l *lineage.Lineage) *graph {
 }
 
 func (x *index) resourceNode(id string, r schema.Resource, root bool) node {
-	n := node{id: id, kind: x.kind(r.Key), name: x.name(r.Key), root: root, warning: !r.Key.Digested()}
+	n := node{id: id, kind: x.kind(r.Key), name: x.name(r.Key), root: root, warning: !r.Key.Digested() && !x.held[r.Key]}
 	if root && x.l.Ref.Name != "" {
 		n.name = rootName(x.l)
 	}

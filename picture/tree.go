@@ -319,10 +319,13 @@ func (t *tree) resourceEnd(k schema.Key, evidence *schema.Evidence) []segment {
 	switch {
 	case k.Digested():
 		segs = append(segs, t.seg(dim, printable(k.Short())))
-	case t.name(k) != printable(k.Hex()):
-		segs = append(segs, t.seg(dim, printable(k.Hex())), t.seg(yellow, t.warn+" no digest"))
 	default:
-		segs = append(segs, t.seg(yellow, t.warn+" no digest"))
+		if t.name(k) != printable(k.Hex()) {
+			segs = append(segs, t.seg(dim, printable(k.Hex())))
+		}
+		if !t.held[k] {
+			segs = append(segs, t.seg(yellow, t.warn+" no digest"))
+		}
 	}
 	for _, a := range t.aliases[k] {
 		if t.folded[a] {

@@ -130,7 +130,7 @@ func (b *planner) visit(s lineage.StepInfo) error {
 // the step that used it: one for the resource itself, or one for each of its
 // files that steps made. user is nil for the resource that is to be restored.
 func (b *planner) producers(start schema.Start, user *lineage.StepInfo) ([]link, error) {
-	if !start.Key.Digested() || start.Key.Empty() {
+	if start.Key.Empty() {
 		return nil, nil
 	}
 	one, err := b.producer(start, user)
@@ -330,7 +330,7 @@ func (b *planner) resource(roots []link) error {
 		b.image(it)
 		return nil
 	}
-	if r.Key.Digested() {
+	if it.Key.Digested() {
 		it.Place = resourceFolder + "/" + resourceName(r)
 	}
 	b.plan.Resource = &it
@@ -408,7 +408,7 @@ func (b *planner) use(step *Step, u schema.Use, made []link) error {
 		b.image(it)
 		return nil
 	}
-	if !u.Key.Digested() {
+	if !it.Key.Digested() {
 		// Nothing can be laid out under a digest that nobody stated.
 	} else if it.Place, err = b.place(step, u, &it); err != nil {
 		it.Missing, it.Origin = fmt.Sprintf("its recorded path is refused: %v", err), ""
@@ -448,20 +448,53 @@ func firstOf(options ...string) string {
 
 // item describes a resource and says where its bytes will come from.
 func (b *planner) item(r schema.Resource, role string) (Item, error) {
+	r, err := b.heldAt(r)
+	if err != nil {
+		return Item{}, err
+	}
 	it := Item{Key: r.Key, Kind: r.Kind, Role: role, Name: r.Name, URI: r.URI, Digests: r.Digests, MediaType: r.MediaType, Bytes: r.Size}
 	switch alg := r.Key.Algorithm(); {
 	case role == schema.RoleImage || r.Kind == kindOCI:
 		it.Kind = kindOCI
 	case alg == schema.GitCommit || alg == schema.GitTree:
 		it.Kind = kindGit
-	case alg == schema.RetraceTree1:
+	case alg == schema.RetraceTree1 && (r.Kind == kindSnapshot || b.src.Fetchers[r.Kind] == nil):
 		it.Kind = kindFolder
 	case alg == schema.SHA256 && b.src.Fetchers[r.Kind] == nil:
 		it.Kind = kindFile
 	}
-	var err error
 	it.Origin, it.Missing, err = b.origin(&it, r)
 	return it, err
+}
+
+// heldAt is what a location held when it was looked at last, as far as that is
+// told by somebody trusted, and r itself where r is no location or nobody looked.
+func (b *planner) heldAt(r schema.Resource) (schema.Resource, error) {
+	if r.Key.Digested() {
+		return r, nil
+	}
+	up, _, err := b.v.Relations(b.ctx, r.Key)
+	if err != nil {
+		return r, err
+	}
+	slices.Reverse(up)
+	for _, rel := range up {
+		if rel.Kind != schema.RelHolds {
+			continue
+		}
+		if grade, err := b.v.Grade(b.ctx, rel.Entry); err != nil {
+			return r, err
+		} else if !grade.Trusted() {
+			continue
+		}
+		held, err := b.v.Resource(rel.To)
+		if err != nil {
+			return r, err
+		}
+		held.Name = firstOf(r.Name, held.Name)
+		return held, nil
+	}
+	return r, nil
 }
 
 // origin is where the bytes of a resource can be had, or why they cannot.

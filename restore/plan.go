@@ -115,10 +115,11 @@ type Member struct {
 // Kinds of items that this package knows how to lay out and digest itself.
 // All others go through a Fetcher.
 const (
-	kindFile   = "file"
-	kindFolder = "folder"
-	kindGit    = "git"
-	kindOCI    = "oci"
+	kindFile     = "file"
+	kindFolder   = "folder"
+	kindGit      = "git"
+	kindSnapshot = "snapshot"
+	kindOCI      = "oci"
 )
 
 // OriginStore is the origin of what the content store holds.

@@ -93,7 +93,8 @@ const (
 	RelBuiltOf  = "builtOf"  // the image From was built from the commit To, says its label
 	RelPlatform = "platform" // the index From holds the image To
 	RelTree     = "tree"     // the commit From has the tree To
-	RelLocated  = "located"  // the bytes From were at the location To when the step that wrote them had ended
+	RelLocated  = "located"  // the bytes From were at the location To
+	RelHolds    = "holds"    // the location From held the bytes To; they are not what it was made from
 	RelAlias    = "alias"    // From is another digest of the bytes that To identifies, says the entry
 )
 
@@ -458,10 +459,19 @@ func (b *factBuilder) snapshot(s Statement, p *Snapshot) error {
 		r.URI = p.Source
 	}
 	b.members(key, p.Files)
+	if isObject(p.Source) {
+		at := b.add(Resource{Key: URIKey(p.Source), Kind: "file", URI: p.Source, Size: -1})
+		b.relate(key, at, RelLocated, false)
+		b.relate(at, key, RelHolds, false)
+	}
 	b.name(NameFact{Name: NameSnapshot + ":" + p.Source, Key: key})
 	b.f.Summary = fmt.Sprintf("%s: %d files, %d bytes", p.Source, p.Count, p.Bytes)
 	return nil
 }
+
+// isObject says whether a source is a location in an object store, which steps
+// name by its URI alone.
+func isObject(source string) bool { return strings.HasPrefix(source, "s3://") }
 
 // checkListing holds the files that a snapshot lists to the folder's digest,
 // so that nothing passes for part of a folder that is not in it.

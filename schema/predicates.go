@@ -283,17 +283,25 @@ func (t *Tag) check() error {
 	return checkPrevious(t.Previous)
 }
 
-// Snapshot is the content of a folder at one time. The subject is the folder
-// by its retraceTree1 digest.
+// Snapshot is the content of a folder at one time, or of an object or all
+// objects below a prefix of an object store. The subject is the folder by its
+// retraceTree1 digest, a single object by its sha256.
 type Snapshot struct {
-	Source   string         `json:"source"`          // URI of the folder, dir:///path
+	Source   string         `json:"source"`          // URI of the folder, dir:///path; of objects, s3://BUCKET/KEY
 	Store    string         `json:"store,omitempty"` // where the content is kept: "store", or "host:NAME" when it never left that host
 	Handle   string         `json:"handle,omitempty"`
 	Count    int            `json:"count"`           // files, folders and links
 	Bytes    int64          `json:"bytes"`           // sum of file sizes
 	Files    []SnapshotFile `json:"files,omitempty"` // up to 10,000; beyond, the tree alone
 	Excluded []string       `json:"excluded,omitempty"`
-	Previous string         `json:"previous,omitempty"`
+	// Of objects: the run that wrote them, where one is recorded; of a single one,
+	// its version and entity tag in the store, and when it was written, says the
+	// store.
+	Run      string    `json:"run,omitempty"`
+	Version  string    `json:"version,omitempty"`
+	ETag     string    `json:"etag,omitempty"`
+	Modified time.Time `json:"modified,omitzero"`
+	Previous string    `json:"previous,omitempty"`
 }
 
 // SnapshotFile is one file of a snapshot.
@@ -304,6 +312,9 @@ type SnapshotFile struct {
 	Size   int64  `json:"size,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 	Target string `json:"target,omitempty"` // of a link
+	// Of an object in a store: its version and entity tag there.
+	Version string `json:"version,omitempty"`
+	ETag    string `json:"etag,omitempty"`
 }
 
 // MaxSnapshotFiles is how many files a snapshot statement lists.

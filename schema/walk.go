@@ -310,7 +310,9 @@ func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) e
 		if err := w.emit(&e, r.Claimed, yield); err != nil {
 			return err
 		}
-		w.push(Start{Key: r.To}, q.depth+1)
+		if r.Kind != RelHolds { // the bytes are not what made the location
+			w.push(Start{Key: r.To}, q.depth+1)
+		}
 	}
 	return nil
 }
@@ -364,7 +366,7 @@ func (w *walker) vouched(entries []int64) ([]int64, error) {
 // follows says whether a relation leads upstream.
 func (w *walker) follows(r Relation) (bool, error) {
 	switch r.Kind {
-	case RelBase, RelBuiltOf, RelPlatform, RelAlias:
+	case RelBase, RelBuiltOf, RelPlatform, RelAlias, RelLocated, RelHolds:
 		return true, nil
 	case RelPartOf:
 		member, err := w.g.Node(w.ctx, r.To, Upstream)

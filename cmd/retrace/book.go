@@ -15,7 +15,9 @@ import (
 
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/content"
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/run"
+	"github.com/retrace-ledger/retrace/ingest/s3"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
@@ -103,6 +105,7 @@ type book struct {
 	graph    *lineage.Graph
 	observer *keys.Private  // nil where the private key is not here
 	store    contentStore   // nil where content is not at hand
+	places   []ingest.Place // of the sources that are watched, where they are configured
 	client   *client.Client // of the server that holds the ledger; nil if it is open here
 	close    []func() error
 }
@@ -180,7 +183,7 @@ func (b *book) openStore(ctx context.Context, dir string) error {
 // held says whether the content store has the bytes of r, or they can be had
 // from where they came from.
 func (b *book) held(ctx context.Context, r schema.Resource) (bool, error) {
-	if r.Kind == "oci" {
+	if r.Kind == "oci" || r.Kind == s3.Name && r.URI != "" {
 		return r.URI != "", nil
 	}
 	if b.store == nil {

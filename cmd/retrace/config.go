@@ -289,8 +289,6 @@ type closedStore struct{ contentStore }
 // noEntries is an empty ledger for kinds that are opened to be checked.
 type noEntries struct{}
 
-func (noEntries) Size() int64 { return 0 }
-
 func (noEntries) Entries(context.Context, int64) iter.Seq2[schema.Entry, error] {
 	return func(func(schema.Entry, error) bool) {}
 }

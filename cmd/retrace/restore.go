@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/ingest/all"
+	"github.com/retrace-ledger/retrace/ingest/s3"
 	"github.com/retrace-ledger/retrace/restore"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -86,14 +88,31 @@ func (b *book) sources() restore.Sources {
 // mayFetch allows only sources that were watched: a statement's URI is data,
 // and anyone who may submit one could name any address.
 func (b *book) mayFetch(r schema.Resource) error {
-	cursor, err := b.log.Cursor(context.Background(), schema.DefaultNamespace, r.URI)
-	if err != nil {
-		return err
+	for _, source := range sourcesOf(r) {
+		cursor, err := b.log.Cursor(context.Background(), schema.DefaultNamespace, source)
+		if err != nil {
+			return err
+		}
+		if cursor != "" {
+			return nil
+		}
 	}
-	if cursor == "" {
-		return fmt.Errorf("%s is no source that this ledger watched; `retrace watch --once %s` makes it one", r.URI, r.URI)
+	return fmt.Errorf("%s is no source that this ledger watched; `retrace watch --once %s` makes it one", r.URI, r.URI)
+}
+
+// sourcesOf are the sources that a resource can have come from: objects lie
+// below the place that is watched.
+func sourcesOf(r schema.Resource) []string {
+	if r.Kind != s3.Name {
+		return []string{r.URI}
 	}
-	return nil
+	at, _, _ := strings.Cut(r.URI, "?")
+	var sources []string
+	for len(at) > len(s3.Name+"://") {
+		sources = append(sources, at)
+		at = at[:max(strings.LastIndexByte(at, '/'), 0)]
+	}
+	return sources
 }
 
 // layOut restores with a progress bar.

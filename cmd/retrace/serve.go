@@ -106,6 +106,10 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	if feeder != nil {
 		opt.Witnesses = feeder.Status
 	}
+	if b.places, err = c.places(); err != nil {
+		listener.Close()
+		return cannot(err)
+	}
 	watched := newWatching(b, logger)
 	defer watched.close()
 	opt.Sources, opt.Hook = watched.status, watched.hook

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"time"
 
+	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -43,6 +45,58 @@ func (s *sharedLog) Cursor(ctx context.Context, namespace, source string) (at st
 		return err
 	})
 	return at, err
+}
+
+// maxPage is how many entries are read before others get their turn.
+const maxPage = 256
+
+// Entries implements ingest.Entries, page by page.
+func (s *sharedLog) Entries(ctx context.Context, from int64) iter.Seq2[schema.Entry, error] {
+	return func(yield func(schema.Entry, error) bool) {
+		for {
+			page, err := s.page(ctx, from)
+			for _, e := range page {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(schema.Entry{}, err)
+				return
+			}
+			if len(page) < maxPage {
+				return
+			}
+			from += int64(len(page))
+		}
+	}
+}
+
+func (s *sharedLog) page(ctx context.Context, from int64) ([]schema.Entry, error) {
+	var page []schema.Entry
+	err := s.use(ctx, func(l ingest.Log) error {
+		log, ok := l.(ingest.Entries)
+		if c, remote := l.(*client.Client); remote {
+			behind, err := c.Ledger(ctx)
+			if err != nil {
+				return err
+			}
+			log, ok = behind, true
+		}
+		if !ok {
+			return errors.New("this ledger cannot be read while it is watched")
+		}
+		for e, err := range log.Entries(ctx, from) {
+			if err != nil {
+				return err
+			}
+			if page = append(page, e); len(page) == maxPage {
+				break
+			}
+		}
+		return nil
+	})
+	return page, err
 }
 
 func (s *sharedLog) use(ctx context.Context, fn func(ingest.Log) error) error {

@@ -144,6 +144,9 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 		t.row(rel.Kind, fmt.Sprintf("%s (entry %d)", rel.To.Short(), rel.Entry))
 	}
 	for _, rel := range down {
+		if rel.Kind == schema.RelHolds || rel.Kind == schema.RelLocated {
+			continue // each is the other, seen from there
+		}
 		t.row(rel.Kind+" of", fmt.Sprintf("%s (entry %d)", rel.From.Short(), rel.Entry))
 	}
 	if err := t.flush(); err != nil {

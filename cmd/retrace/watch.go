@@ -29,7 +29,12 @@ Each fact is recorded exactly once, whatever interrupts the watch. A source is a
 URL, or the path of a local Git repository:
 
   git+https://host/repo  git+ssh://host/repo  git+file:///path  (all branches and
-  tags, or ?ref=NAME), oci://host/repository (?tag=NAME), dir:///path`,
+  tags, or ?ref=NAME), oci://host/repository (?tag=NAME), dir:///path,
+  s3://bucket/prefix (what recorded steps left there; AWS_ENDPOINT_URL and
+  AWS_ACCESS_KEY_ID say where and who)
+
+Sources that need more settings, such as argo://cluster, are named in
+retrace.yaml: see "retrace serve --help".`,
 		Example: "  retrace watch --once .\n  retrace watch git+https://git.example.com/ml/forecast oci://registry.example.com/ml/trainer",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -106,7 +111,11 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 	if err != nil {
 		return nil, err
 	}
-	source, name, err := kind.Open(ctx, ingest.Place{URL: url}, b.env())
+	env := b.env()
+	if entries, ok := log.(ingest.Entries); ok {
+		env.Entries = entries
+	}
+	source, name, err := kind.Open(ctx, ingest.Place{URL: url}, env)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +136,10 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 
 // env is what kinds need of this program.
 func (b *book) env() ingest.Env {
-	env := ingest.Env{Entries: b.log}
+	env := ingest.Env{Places: b.places}
+	if b.log != nil {
+		env.Entries = b.log
+	}
 	if b.store != nil {
 		env.Content = b.store
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/ingest/oci"
+	"github.com/retrace-ledger/retrace/ingest/s3"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
 )
 
@@ -17,5 +18,6 @@ func Kinds() []ingest.Kind {
 		oci.Kind(),
 		snapshot.Kind(),
 		argo.Kind(),
+		s3.Kind(),
 	}
 }
