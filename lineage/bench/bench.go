@@ -258,8 +258,8 @@ func (l *log) genesis() error {
 		schema.Descriptor{Name: "log key", Digest: schema.DigestSet{schema.SHA256: keyOf("log").Hex()}})
 }
 
-func (l *log) add(predicateType string, predicate any, subject schema.Descriptor) error {
-	s, err := schema.NewStatement(predicateType, predicate, subject)
+func (l *log) add(predicateType string, predicate any, subjects ...schema.Descriptor) error {
+	s, err := schema.NewStatement(predicateType, predicate, subjects...)
 	if err != nil {
 		return err
 	}
