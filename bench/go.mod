@@ -10,7 +10,7 @@ require (
 	github.com/retrace-ledger/retrace v0.0.0-00010101000000-000000000000
 	github.com/transparency-dev/tessera v1.0.4
 	golang.org/x/mod v0.42.0
-	k8s.io/klog/v2 v2.130.1
+	k8s.io/klog/v2 v2.140.0
 	modernc.org/sqlite v1.62.0
 )
 

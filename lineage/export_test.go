@@ -17,9 +17,12 @@ func (g *Graph) Tear(ctx context.Context, log Log, index int64) error {
 	if err != nil {
 		return err
 	}
-	docs := []decoded{g.decodeOne(e)}
+	docs := []decoded{g.decodeOne(e, g.knownKeys())}
 	w := g.newIndexer()
-	defer w.discard()
+	defer func() {
+		w.discard()
+		g.known = newKnown()
+	}()
 	first := w.txn
 	if err := w.entry(ctx, log, &docs[0]); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/retrace-ledger/retrace/lineage"
@@ -174,7 +175,8 @@ func TestInterruptedFollow(t *testing.T) {
 		t.Errorf("Follow of a log that fails: %v, want %v", err, errCut)
 	}
 	for looks := range 12 {
-		ctx := &countdown{Context: t.Context(), left: looks}
+		ctx := &countdown{Context: t.Context()}
+		ctx.left.Store(int64(looks))
 		if err := g.Follow(ctx, log); err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
@@ -193,11 +195,11 @@ func TestInterruptedFollow(t *testing.T) {
 // countdown is a context that is cancelled once it was looked at left times.
 type countdown struct {
 	context.Context
-	left int
+	left atomic.Int64
 }
 
 func (c *countdown) Err() error {
-	if c.left--; c.left < 0 {
+	if c.left.Add(-1) < 0 {
 		return context.Canceled
 	}
 	return nil

@@ -41,6 +41,7 @@ type Graph struct {
 	parseKey ParseKey
 
 	followMu sync.Mutex // held by the one who follows
+	known    known      // to them
 	turn     turn       // of those who read
 
 	mu       sync.RWMutex
@@ -122,7 +123,7 @@ func open(dir string, signers Signers, parseKey ParseKey) (*Graph, error) {
 		}
 		return nil, fmt.Errorf("opening the lineage index %s: %w", dir, err)
 	}
-	g := &Graph{db: db, dir: dir, signers: signers, parseKey: parseKey, changed: make(chan struct{}), cache: newCache()}
+	g := &Graph{db: db, dir: dir, signers: signers, parseKey: parseKey, changed: make(chan struct{}), cache: newCache(), known: newKnown()}
 	g.turn.idle.L = &g.turn.mu
 	if err := g.load(); err != nil {
 		db.Close()

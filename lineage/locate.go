@@ -23,22 +23,14 @@ func (w *indexer) locations(index int64, signed bool, resources []schema.Resourc
 	}
 	for _, uri := range slices.Sorted(maps.Keys(at)) {
 		slices.Sort(at[uri])
-		last, ok := w.located[uri]
-		if !ok {
-			last = lastLocated(w.before, uri, index)
-			if len(last.keys) > 0 {
-				r, err := readRecord(w.before, last.entry)
-				if err != nil {
-					return err
-				}
-				last.signed = len(r.Signers) > 0
-			}
+		last, err := w.lastLocated(uri, index)
+		if err != nil {
+			return err
 		}
 		if slices.Equal(last.keys, at[uri]) && (last.signed || !signed) {
-			w.located[uri] = last
 			continue
 		}
-		w.located[uri] = located{entry: index, keys: at[uri], signed: signed}
+		w.nowLocated(uri, located{entry: index, keys: at[uri], signed: signed})
 		for _, k := range at[uri] {
 			if err := w.put(key(tagURI, uri, index, k), nil); err != nil {
 				return err
@@ -63,6 +55,31 @@ type located struct {
 	entry  int64
 	keys   []schema.Key
 	signed bool // by a key that was known then
+}
+
+// lastLocated is what the last entry before the one at index says is at uri.
+func (w *indexer) lastLocated(uri string, index int64) (last located, err error) {
+	last, ok := w.located[uri]
+	if ok {
+		return last, nil
+	}
+	if last, ok = w.g.known.located.Get(uri); !ok {
+		if last = lastLocated(w.before, uri, index); len(last.keys) > 0 {
+			r, err := readRecord(w.before, last.entry)
+			if err != nil {
+				return last, err
+			}
+			last.signed = len(r.Signers) > 0
+		}
+	}
+	w.nowLocated(uri, last)
+	return last, nil
+}
+
+// nowLocated keeps in mind what is at uri.
+func (w *indexer) nowLocated(uri string, l located) {
+	w.located[uri] = l
+	w.g.known.located.Add(uri, l)
 }
 
 // lastLocated is what the last entry below size says is at uri.
