@@ -18,7 +18,7 @@ import (
 func TestStepsDoNotMatter(t *testing.T) {
 	n := 2500 // more than two stretches
 	if testing.Short() {
-		n = 1200
+		n = 300
 	}
 	log := randomWorld(t, 21, n)
 	rnd := rand.New(rand.NewPCG(21, 2))
