@@ -18,7 +18,7 @@ const (
 )
 
 // A stretch is some entries that follow one another: what goes into one
-// transaction of the index, unless an entry in it changes who is trusted.
+// transaction of the index, unless an entry in it decides how others are read.
 type stretch struct {
 	entries []schema.Entry
 	docs    []decoded // the same, decoded
@@ -96,9 +96,14 @@ type decoded struct {
 	problem   string
 }
 
-// mayBeTrust says whether the entry states who is trusted, if its signer may.
-func (d *decoded) mayBeTrust() bool {
-	return d.statement.PredicateType == schema.TrustV1 || d.statement.PredicateType == schema.GenesisV1
+// mayDecide says whether the entry decides how others are read, if its signer
+// may.
+func (d *decoded) mayDecide() bool {
+	switch d.statement.PredicateType {
+	case schema.GenesisV1, schema.TrustV1, schema.ErasureV1:
+		return true
+	}
+	return false
 }
 
 // decode parses the entries of s and checks their signatures, on all cores.

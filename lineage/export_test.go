@@ -18,7 +18,7 @@ func (g *Graph) Tear(ctx context.Context, log Log, index int64) error {
 		return err
 	}
 	docs := []decoded{g.decodeOne(e, g.knownKeys())}
-	w := g.newIndexer()
+	w := g.newIndexer(nil)
 	defer func() {
 		w.discard()
 		g.known = newKnown()

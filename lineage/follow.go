@@ -3,7 +3,6 @@ package lineage
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -25,16 +24,24 @@ func (g *Graph) Follow(ctx context.Context, log Log) error {
 	return err
 }
 
-func (g *Graph) follow(ctx context.Context, log Log) error {
+func (g *Graph) follow(ctx context.Context, log Log) (err error) {
 	stop := make(chan struct{})
 	ready := g.decodeAhead(readAhead(ctx, log, g.Size(), stop), stop)
+	w := g.newIndexer(nil)
 	defer func() {
 		close(stop)
 		for range ready { // until those who work ahead have ended
 		}
+		w.discard()
+		if settled := w.settlePrevious(); settled != nil {
+			err = errors.Join(err, settled)
+		}
+		if err != nil {
+			g.known = newKnown() // of what is not in the index
+		}
 	}()
 	for s := range ready {
-		if err := g.apply(ctx, log, s); err != nil {
+		if w, err = g.apply(ctx, log, w, s); err != nil {
 			return err
 		}
 		if s.err != nil {
@@ -44,64 +51,32 @@ func (g *Graph) follow(ctx context.Context, log Log) error {
 	return nil
 }
 
-// apply indexes a stretch of entries. A trust entry changes how later
-// signatures are checked, so that each ends a transaction.
-func (g *Graph) apply(ctx context.Context, log Log, s stretch) error {
+// apply indexes a stretch of entries with w, which holds nothing yet, and
+// returns who indexes what comes next. An entry that decides how others are
+// read looks at all that was indexed before and is looked at by all that comes
+// after it, so that it ends a transaction which overlaps with no other.
+func (g *Graph) apply(ctx context.Context, log Log, w *indexer, s stretch) (_ *indexer, err error) {
 	for docs := s.docs; len(docs) > 0; {
-		n := 1 + slices.IndexFunc(docs, func(d decoded) bool { return d.mayBeTrust() })
-		if n == 0 {
+		n := 1 + slices.IndexFunc(docs, func(d decoded) bool { return d.mayDecide() })
+		decides := n > 0
+		if !decides {
 			n = len(docs)
 		}
+		if decides {
+			if w, err = w.settle(); err != nil {
+				return w, err
+			}
+		}
 		s.keys = g.checkAgain(docs, s.keys)
-		if err := g.commit(ctx, log, docs[:n]); err != nil {
-			g.known = newKnown() // of what is not in the index
-			return err
+		if w, err = w.commit(ctx, log, docs[:n]); err != nil {
+			return w, err
+		}
+		if decides {
+			if w, err = w.settle(); err != nil {
+				return w, err
+			}
 		}
 		docs = docs[n:]
 	}
-	return nil
-}
-
-// commit indexes entries, whole or not at all.
-func (g *Graph) commit(ctx context.Context, log Log, docs []decoded) error {
-	w := g.newIndexer()
-	defer w.discard()
-	for i := range docs {
-		if err := w.entry(ctx, log, &docs[i]); err != nil {
-			return fmt.Errorf("indexing entry %d: %w", docs[i].Index, err)
-		}
-	}
-	if err := w.putJSON(key(tagState), w.state); err != nil {
-		return err
-	}
-	if err := w.txn.Commit(); err != nil {
-		return fmt.Errorf("writing the lineage index: %w", err)
-	}
-	return g.advance(w)
-}
-
-// advance lets readers see what w has written.
-func (g *Graph) advance(w *indexer) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, k := range w.touched {
-		g.cache.drop(k)
-	}
-	for _, entry := range w.rechecked {
-		g.cache.entries.Remove(entry)
-		g.cache.steps.Remove(entry)
-	}
-	g.state = w.state
-	for _, e := range w.erasures {
-		g.holes.learn(e)
-	}
-	g.holes.bodiless = append(g.holes.bodiless, w.bodiless...)
-	for _, t := range w.trust {
-		if err := g.learn(t); err != nil {
-			return err
-		}
-	}
-	close(g.changed)
-	g.changed = make(chan struct{})
-	return nil
+	return w, nil
 }

@@ -39,6 +39,7 @@ type indexer struct {
 	g         *Graph
 	txn       *badger.Txn
 	before    *badger.Txn
+	previous  *indexer // what it wrote is not in before; nil if there is none
 	state     state
 	nodes     map[schema.Key]*node // used by this indexer
 	located   map[string]located   // what is at a URI
@@ -47,13 +48,20 @@ type indexer struct {
 	trust     []trustEntry
 	erasures  []erasure
 	bodiless  []int64
+	written   chan error // once it is being committed
 }
 
-func (g *Graph) newIndexer() *indexer {
-	return &indexer{
-		g: g, txn: g.db.NewTransaction(true), before: g.db.NewTransaction(false), state: g.state,
+// newIndexer returns who indexes what comes after what previous has, which may
+// be on its way to the store; nil if nothing is.
+func (g *Graph) newIndexer(previous *indexer) *indexer {
+	w := &indexer{
+		g: g, txn: g.db.NewTransaction(true), before: g.db.NewTransaction(false), previous: previous, state: g.state,
 		nodes: map[schema.Key]*node{}, located: map[string]located{},
 	}
+	if previous != nil {
+		w.state = previous.state
+	}
+	return w
 }
 
 // discard gives up what was not committed.

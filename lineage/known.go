@@ -37,13 +37,16 @@ func (w *indexer) node(k schema.Key) (*node, error) {
 		return n, nil
 	}
 	n, ok := w.g.known.nodes.Get(k)
+	if !ok && w.previous != nil {
+		n, ok = w.previous.nodes[k]
+	}
 	if !ok {
 		var err error
 		if n, err = w.lookUp(k); err != nil {
 			return nil, err
 		}
-		w.g.known.nodes.Add(k, n)
 	}
+	w.g.known.nodes.Add(k, n)
 	w.nodes[k] = n
 	return n, nil
 }

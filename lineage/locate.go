@@ -63,8 +63,13 @@ func (w *indexer) lastLocated(uri string, index int64) (last located, err error)
 	if ok {
 		return last, nil
 	}
-	if last, ok = w.g.known.located.Get(uri); !ok {
-		if last = lastLocated(w.before, uri, index); len(last.keys) > 0 {
+	last, ok = w.g.known.located.Get(uri)
+	if !ok && w.previous != nil {
+		last, ok = w.previous.located[uri]
+	}
+	if !ok {
+		last = lastLocated(w.before, uri, index)
+		if len(last.keys) > 0 {
 			r, err := readRecord(w.before, last.entry)
 			if err != nil {
 				return last, err
