@@ -14,6 +14,9 @@ func (w *indexer) commit(ctx context.Context, log Log, docs []decoded) (*indexer
 			return w, fmt.Errorf("indexing entry %d: %w", docs[i].Index, err)
 		}
 	}
+	if err := w.putPages(); err != nil {
+		return w, err
+	}
 	if err := w.putJSON(key(tagState), w.state); err != nil {
 		return w, err
 	}

@@ -118,16 +118,17 @@ func (v *View) Mentions(k schema.Key) ([]int64, error) {
 		if err != nil || !ok {
 			return err
 		}
-		for _, tag := range []byte{tagMention, tagAbout, tagMade, tagUsed, tagUp, tagDown, tagPointer} {
-			if err := scanKeys(txn, key(tag, id), func(at []byte) {
-				if entry := entryAt(at, afterID); entry < v.size {
-					out = append(out, entry)
-				}
-			}); err != nil {
+		found := func(entry int64) {
+			if entry < v.size {
+				out = append(out, entry)
+			}
+		}
+		for _, tag := range []byte{tagMention, tagUp, tagDown, tagPointer} {
+			if err := scanKeys(txn, key(tag, id), func(at []byte) { found(entryAt(at, afterID)) }); err != nil {
 				return err
 			}
 		}
-		return nil
+		return scanPages(txn, id, func(entry int64, _ byte) { found(entry) })
 	})
 	slices.Sort(out)
 	return slices.Compact(out), err

@@ -3,6 +3,9 @@ package lineage
 import (
 	"context"
 	"errors"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/go-json-experiment/json"
 )
 
 var errTorn = errors.New("torn")
@@ -27,8 +30,25 @@ func (g *Graph) Tear(ctx context.Context, log Log, index int64) error {
 	if err := w.entry(ctx, log, &docs[0]); err != nil {
 		return err
 	}
+	if err := w.putPages(); err != nil {
+		return err
+	}
 	if w.txn == first {
 		return nil
 	}
 	return errTorn
 }
+
+// SetVersion makes the index one of another version.
+func (g *Graph) SetVersion(version int) error {
+	return g.db.Update(func(txn *badger.Txn) error {
+		raw, err := json.Marshal(state{Version: version, Size: g.state.Size})
+		if err != nil {
+			return err
+		}
+		return txn.Set(key(tagState), raw)
+	})
+}
+
+// IndexVersion is the version of the indexes that are made.
+const IndexVersion = indexVersion

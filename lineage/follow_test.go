@@ -353,3 +353,27 @@ func TestReadWhileFollowing(t *testing.T) {
 		t.Errorf("read on the way, the index answers otherwise than a new one:\n%s", diff)
 	}
 }
+
+// TestIndexOfAnotherVersion opens an index that an older or a newer program
+// made: it is deleted and comes back.
+func TestIndexOfAnotherVersion(t *testing.T) {
+	log := randomWorld(t, 12, 30)
+	for _, version := range []int{lineage.IndexVersion - 1, lineage.IndexVersion + 1} {
+		dir := t.TempDir()
+		g, err := openIn(t, dir, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(g.Follow(t.Context(), log), g.SetVersion(version), g.Close()); err != nil {
+			t.Fatal(err)
+		}
+		g = log.Open(t, dir)
+		if g.Size() != 0 {
+			t.Errorf("an index of version %d answers for %d entries", version, g.Size())
+		}
+		if err := g.Follow(t.Context(), log); err != nil {
+			t.Fatal(err)
+		}
+		rebuilt(t, g, log)
+	}
+}

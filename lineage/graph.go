@@ -66,7 +66,7 @@ type state struct {
 
 // indexVersion is the version of the keys above. An index of another version
 // is deleted and built again.
-const indexVersion = 4
+const indexVersion = 5
 
 type trustEntry struct {
 	Index int64

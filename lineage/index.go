@@ -43,6 +43,7 @@ type indexer struct {
 	state     state
 	nodes     map[schema.Key]*node // used by this indexer
 	located   map[string]located   // what is at a URI
+	paged     []*node              // whose pages were added to
 	touched   []schema.Key
 	rechecked []int64
 	trust     []trustEntry
@@ -155,11 +156,7 @@ func (w *indexer) facts(d *decoded) error {
 		}
 	}
 	for _, k := range f.Subjects {
-		id, err := w.id(k)
-		if err != nil {
-			return err
-		}
-		if err := w.put(key(tagAbout, id, index), nil); err != nil {
+		if err := w.says(k, index, saysAbout); err != nil {
 			return err
 		}
 	}
@@ -189,29 +186,29 @@ func (w *indexer) facts(d *decoded) error {
 }
 
 func (w *indexer) edges(index int64, f *schema.Facts) (err error) {
+	says := func(k schema.Key, what byte) {
+		if err == nil {
+			w.touched = append(w.touched, k)
+			err = w.says(k, index, what)
+		}
+	}
 	seq := 0
-	note := func(tag byte, k schema.Key, v any, parts ...any) {
-		if err != nil {
-			return
-		}
+	relate := func(tag byte, k schema.Key, r schema.Relation) {
 		var id nodeID
-		if id, err = w.id(k); err != nil {
-			return
+		if err == nil {
+			w.touched = append(w.touched, k)
+			id, err = w.id(k)
 		}
-		w.touched = append(w.touched, k)
-		at := key(tag, append([]any{id, index}, parts...)...)
-		if v == nil {
-			err = w.put(at, nil)
-			return
+		if err == nil {
+			err = w.putJSON(key(tag, id, index, seq), r)
 		}
-		err = w.putJSON(at, v)
 	}
 	f.Visit(
-		func(k schema.Key) { note(tagMade, k, nil) },
-		func(k schema.Key) { note(tagUsed, k, nil) },
+		func(k schema.Key) { says(k, saysMade) },
+		func(k schema.Key) { says(k, saysUsed) },
 		func(r schema.Relation) {
-			note(tagUp, r.From, r, seq)
-			note(tagDown, r.To, r, seq)
+			relate(tagUp, r.From, r)
+			relate(tagDown, r.To, r)
 			seq++
 		})
 	return err

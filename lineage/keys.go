@@ -12,9 +12,7 @@ import (
 //	!                        state: how far the log was followed
 //	k KEY                    dense id of a resource
 //	a ID ENTRY               what the entry adds to the description of a resource
-//	b ID ENTRY               the entry's statement is about the resource
-//	m ID ENTRY               the entry's step made the resource
-//	u ID ENTRY               the entry's step used the resource
+//	n ID ENTRY               page: which entries from this one on made the resource, used it or are about it
 //	r ID ENTRY SEQ           relation in which the resource is From
 //	d ID ENTRY SEQ           relation in which the resource is To
 //	t ID ENTRY SEQ           name that the entry points at the resource
@@ -34,9 +32,7 @@ const (
 	tagState    = '!'
 	tagKey      = 'k'
 	tagMention  = 'a'
-	tagAbout    = 'b'
-	tagMade     = 'm'
-	tagUsed     = 'u'
+	tagPage     = 'n'
 	tagUp       = 'r'
 	tagDown     = 'd'
 	tagPointer  = 't'

@@ -29,6 +29,7 @@ func newKnown() known {
 type node struct {
 	id   nodeID
 	have *schema.Resource // its description so far; nil if it was not looked up
+	page *page            // the last of it; nil if it was not looked up
 }
 
 // node is the one of k, which gets its dense id on its first mention.
@@ -62,7 +63,7 @@ func (w *indexer) lookUp(k schema.Key) (*node, error) {
 	}
 	id = w.state.Nodes
 	w.state.Nodes++
-	n := &node{id: id, have: &schema.Resource{Size: -1}}
+	n := &node{id: id, have: &schema.Resource{Size: -1}, page: new(page)}
 	return n, w.put(key(tagKey, k), binary.BigEndian.AppendUint64(nil, uint64(id)))
 }
 

@@ -79,9 +79,9 @@ func (v *View) Node(_ context.Context, k schema.Key, d schema.Direction) (*schem
 
 func (v *View) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) {
 	n := new(schema.Node)
-	steps, relations := tagMade, tagUp
+	step, relations := saysMade, tagUp
 	if d == schema.Downstream {
-		steps, relations = tagUsed, tagDown
+		step, relations = saysUsed, tagDown
 	}
 	err := v.read(func(txn *badger.Txn) error {
 		id, ok, err := idOf(txn, k)
@@ -93,8 +93,10 @@ func (v *View) loadNode(k schema.Key, d schema.Direction) (*schema.Node, error) 
 		if d == schema.Downstream {
 			list, related = &n.Used, &n.Down
 		}
-		if err := scanKeys(txn, key(byte(steps), id), func(key []byte) {
-			*list = append(*list, entryAt(key, afterID))
+		if err := scanPages(txn, id, func(entry int64, what byte) {
+			if what&step != 0 {
+				*list = append(*list, entry)
+			}
 		}); err != nil {
 			return err
 		}
@@ -592,8 +594,10 @@ func (v *View) About(k schema.Key) ([]EntryInfo, error) {
 			return err
 		}
 		var entries []int64
-		if err := scanKeys(txn, key(tagAbout, id), func(at []byte) {
-			entries = append(entries, entryAt(at, afterID))
+		if err := scanPages(txn, id, func(entry int64, what byte) {
+			if what&saysAbout != 0 {
+				entries = append(entries, entry)
+			}
 		}); err != nil {
 			return err
 		}
