@@ -25,12 +25,6 @@ type Log interface {
 	Entry(ctx context.Context, index int64) (schema.Entry, error)
 }
 
-// A chunk of entries is read before it is checked, on all cores.
-const (
-	chunkEntries = 1024
-	chunkBytes   = 8 << 20
-)
-
 // Replay is a log read up to some size. It is not safe for concurrent use.
 type Replay struct {
 	key        note.Verifier
@@ -110,43 +104,28 @@ var errStopped = errors.New("stopped")
 
 // read replays entries up to size and reports whether the log gave them all.
 func (r *Replay) read(ctx context.Context, log Log, size int64, pause func() error) (whole bool, err error) {
-	var chunk []schema.Entry
-	held := 0
-	flush := func() error {
-		if len(chunk) == 0 {
-			return nil
-		}
-		err := r.apply(ctx, log, chunk)
-		chunk, held = chunk[:0], 0
-		if err != nil {
-			return err
-		}
-		return pause()
-	}
 	if r.tree.size() < size {
-		for e, err := range log.Entries(ctx, r.tree.size()) {
-			if err != nil {
-				return false, errors.Join(flush(), fmt.Errorf("replaying entry %d: %w", r.tree.size(), err))
-			}
-			if want := r.tree.size() + int64(len(chunk)); e.Index != want {
-				err := flush()
-				r.end(Finding{want, KindOrder, fmt.Sprintf("the log gives entry %d where entry %d belongs", e.Index, want)})
-				return false, err
-			}
-			chunk = append(chunk, e)
-			held += len(e.Body)
-			last := r.tree.size()+int64(len(chunk)) == size
-			if last || len(chunk) == chunkEntries || held >= chunkBytes {
-				if err := flush(); err != nil {
-					return false, err
+		for c := range ahead(ctx, log, r.tree.size(), size) {
+			n := r.inOrder(c.entries)
+			if n > 0 {
+				err = r.apply(ctx, log, c.entries[:n])
+				if err == nil {
+					err = pause()
 				}
 			}
-			if last {
-				return true, nil
+			if c.err != nil {
+				err = errors.Join(err, fmt.Errorf("replaying entry %d: %w", r.tree.size(), c.err))
+			}
+			if err != nil {
+				return false, err
+			}
+			if n < len(c.entries) {
+				r.end(Finding{r.tree.size(), KindOrder, fmt.Sprintf("the log gives entry %d where entry %d belongs", c.entries[n].Index, r.tree.size())})
+				return false, nil
 			}
 		}
 	}
-	if err := errors.Join(ctx.Err(), flush()); err != nil {
+	if err := ctx.Err(); err != nil && r.tree.size() < size {
 		return false, err
 	}
 	if r.tree.size() < size {
@@ -154,6 +133,16 @@ func (r *Replay) read(ctx context.Context, log Log, size int64, pause func() err
 		return false, nil
 	}
 	return true, nil
+}
+
+// inOrder is how many of entries stand where they belong.
+func (r *Replay) inOrder(entries []schema.Entry) int {
+	for i, e := range entries {
+		if e.Index != r.tree.size()+int64(i) {
+			return i
+		}
+	}
+	return len(entries)
 }
 
 // conclude compares what was replayed with the checkpoint.
