@@ -72,13 +72,27 @@ func (w *workload) part(i int) *string {
 	return text(parts[i])
 }
 
-func (w *workload) Image() (*resource, error) { return (&name{w.in, w.p}).Resource() }
+// Image is the first that the workload ran.
+func (w *workload) Image() (*resource, error) {
+	if image, err := w.beside("#image"); image != nil || err != nil {
+		return image, err
+	}
+	r, err := (&name{w.in, w.p}).Resource() // others name images alone
+	if err != nil || r == nil || r.r.Kind == "workload" {
+		return nil, err
+	}
+	return r, nil
+}
 
 func (w *workload) Entry(ctx context.Context) (*entry, error) { return w.in.entry(ctx, w.p.Entry) }
 
 // Model is what the statement about the workload says it served.
-func (w *workload) Model() (*resource, error) {
-	history, err := w.in.View.History(w.p.NameFact.Name + "#model")
+func (w *workload) Model() (*resource, error) { return w.beside("#model") }
+
+// beside is what the same statement says under the workload's name and a suffix;
+// nil if nothing.
+func (w *workload) beside(suffix string) (*resource, error) {
+	history, err := w.in.View.History(w.p.NameFact.Name + suffix)
 	if err != nil {
 		return nil, err
 	}

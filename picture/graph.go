@@ -311,6 +311,20 @@ func relationWord(relation string) string {
 		return "platform of"
 	case schema.RelPartOf:
 		return "part of"
+	case schema.RelInIndex:
+		return "index of"
+	case schema.RelConfigOf:
+		return "image of"
+	case schema.RelRuns:
+		return "run by"
+	case schema.RelServes:
+		return "served by"
+	case schema.RelApplied:
+		return "applied as"
+	case schema.RelLocated:
+		return "location of"
+	case schema.RelHolds:
+		return "held by"
 	case schema.RelAlias:
 		return "same bytes"
 	}

@@ -366,6 +366,14 @@ func relationUp(relation string) string {
 		return "holds platform"
 	case schema.RelPartOf:
 		return "holds file"
+	case schema.RelInIndex:
+		return "in index"
+	case schema.RelConfigOf:
+		return "config of"
+	case schema.RelApplied:
+		return "applied from"
+	case schema.RelLocated:
+		return "was at"
 	case schema.RelAlias:
 		return "same bytes as"
 	}
@@ -383,6 +391,20 @@ func relationDown(relation string) string {
 		return "platform of"
 	case schema.RelPartOf:
 		return "part of"
+	case schema.RelInIndex:
+		return "index of"
+	case schema.RelConfigOf:
+		return "has config"
+	case schema.RelRuns:
+		return "run by"
+	case schema.RelServes:
+		return "served by"
+	case schema.RelApplied:
+		return "applied as"
+	case schema.RelLocated:
+		return "held"
+	case schema.RelHolds:
+		return "was at"
 	case schema.RelAlias:
 		return "same bytes as"
 	}

@@ -92,6 +92,11 @@ const (
 	RelBase     = "base"     // the image From was built on To
 	RelBuiltOf  = "builtOf"  // the image From was built from the commit To, says its label
 	RelPlatform = "platform" // the index From holds the image To
+	RelInIndex  = "inIndex"  // the image From is one of the index To
+	RelConfigOf = "configOf" // the configuration From is that of the image To: runtimes name images by it
+	RelRuns     = "runs"     // the state From of a workload ran the image To
+	RelServes   = "serves"   // the state From of a workload served the model To
+	RelApplied  = "applied"  // the state From of a workload was put there from the commit To
 	RelTree     = "tree"     // the commit From has the tree To
 	RelLocated  = "located"  // the bytes From were at the location To
 	RelHolds    = "holds"    // the location From held the bytes To; they are not what it was made from
@@ -430,6 +435,11 @@ func (b *factBuilder) image(s Statement, p *Image) error {
 	for _, m := range p.Manifests {
 		to := b.add(Resource{Key: Key(m.Digest), Kind: "oci", Name: p.Repository, MediaType: m.MediaType, Digests: digestSetOf(m.Digest), Size: -1})
 		b.relate(key, to, RelPlatform, false)
+		b.relate(to, key, RelInIndex, false)
+	}
+	if p.Config != "" {
+		config := b.add(Resource{Key: Key(p.Config), Kind: "oci", Name: p.Repository, Digests: digestSetOf(p.Config), Size: -1})
+		b.relate(config, key, RelConfigOf, false)
 	}
 	if rev := p.Labels[labelRevision]; checkDigest(GitCommit, rev) == nil {
 		to := b.add(Resource{Key: Key(GitCommit + ":" + rev), Kind: "git", URI: p.Labels[labelSource], Digests: DigestSet{GitCommit: rev}, Size: -1})
@@ -523,15 +533,41 @@ func (b *factBuilder) model(s Statement, p *Model) Key {
 	return b.describe(*p.Resource, "model")
 }
 
+// deployment reads what a workload ran. Where the first subject is the state of
+// the workload, images, models and the commit hang on that; others, which name
+// images alone, have no state.
 func (b *factBuilder) deployment(s Statement, p *Deployment) error {
-	key := b.subjects(s, "oci")
+	name := NameWorkload + ":" + p.Workload
 	b.f.Summary = moved(p.Workload, p.Deleted, false)
-	b.name(NameFact{Name: NameWorkload + ":" + p.Workload, Key: key, Deleted: p.Deleted})
+	images, state := s.Subject, Key("")
+	if s.Subject[0].Name == name {
+		if err := checkPredicateDigest(s); err != nil {
+			return err
+		}
+		state, images = b.describe(s.Subject[0], "workload"), s.Subject[1:]
+		b.name(NameFact{Name: name, Key: state, Deleted: p.Deleted})
+		name += "#image"
+	}
+	for i, d := range images {
+		key := b.describe(d, "oci")
+		if i == 0 {
+			b.name(NameFact{Name: name, Key: key, Deleted: p.Deleted})
+		}
+		b.relate(state, key, RelRuns, false)
+	}
 	for i, m := range p.Models {
 		if err := m.check(); err != nil {
 			return under("predicate.models."+strconv.Itoa(i), err)
 		}
-		b.name(NameFact{Name: NameWorkload + ":" + p.Workload + "#model", Key: b.describe(m, "model"), Deleted: p.Deleted})
+		key := b.describe(m, "model")
+		if i == 0 {
+			b.name(NameFact{Name: NameWorkload + ":" + p.Workload + "#model", Key: key, Deleted: p.Deleted})
+		}
+		b.relate(state, key, RelServes, false)
+	}
+	if r := p.Revision; r != nil {
+		commit := b.add(Resource{Key: Key(GitCommit + ":" + r.Commit), Kind: "git", URI: r.Repository, Digests: DigestSet{GitCommit: r.Commit}, Size: -1})
+		b.relate(state, commit, RelApplied, r.Claimed)
 	}
 	return nil
 }

@@ -410,18 +410,70 @@ func CheckModelName(name string) error {
 	return nil
 }
 
-// Deployment says what a workload ran. The subjects are its images.
+// Deployment says what a workload ran. The subjects are its images; where a
+// watcher saw it, the first is the state itself, named workload:WORKLOAD with the
+// digest of the predicate, since a workload may run no image that is known by
+// digest.
 type Deployment struct {
-	Workload string            `json:"workload"` // CLUSTER/NAMESPACE/KIND/NAME
-	Models   []Descriptor      `json:"models,omitempty"`
-	Images   map[string]string `json:"images,omitempty"` // container name to digest
-	Deleted  bool              `json:"deleted,omitempty"`
-	Previous string            `json:"previous,omitempty"`
+	Workload   string             `json:"workload"`      // CLUSTER/NAMESPACE/KIND/NAME
+	UID        string             `json:"uid,omitempty"` // of the object: one of the same name that is made anew is another
+	Models     []Descriptor       `json:"models,omitempty"`
+	Images     map[string]string  `json:"images,omitempty"` // container name to digest
+	Containers []RunningContainer `json:"containers,omitempty"`
+	Revision   *AppliedRevision   `json:"revision,omitempty"`
+	Changed    *Change            `json:"changed,omitempty"`
+	Deleted    bool               `json:"deleted,omitempty"`
+	Previous   string             `json:"previous,omitempty"` // sha256 of the statement about it before, in hex
+}
+
+// RunningContainer is a container of a workload with an image that it ran. While
+// one image takes the place of another there are two of a container.
+type RunningContainer struct {
+	Name     string `json:"name"`
+	Image    string `json:"image"`              // as asked for
+	Digest   string `json:"digest,omitempty"`   // as the runtime resolved it; empty where it did not say, or nothing ran
+	Platform string `json:"platform,omitempty"` // os/arch of the node
+}
+
+// AppliedRevision is the commit that a workload was put there from.
+type AppliedRevision struct {
+	Commit     string `json:"commit"` // in hex
+	Repository string `json:"repository,omitempty"`
+	By         string `json:"by"`                // who says so, such as "argocd:argocd/forecast"
+	Claimed    bool   `json:"claimed,omitempty"` // a label says so, and no controller
+}
+
+// Change is who changed a workload last, by its managed fields.
+type Change struct {
+	By string    `json:"by"`
+	At time.Time `json:"at,omitzero"`
 }
 
 func (d *Deployment) check() error {
 	if strings.Count(d.Workload, "/") != 3 {
 		return fieldErrorf("workload", "%q is not CLUSTER/NAMESPACE/KIND/NAME", clip(d.Workload))
+	}
+	for i, c := range d.Containers {
+		field := "containers." + strconv.Itoa(i)
+		if c.Name == "" || c.Image == "" {
+			return fieldErrorf(field, "want a name and an image")
+		}
+		if c.Digest != "" {
+			if _, err := ParseKey(c.Digest); err != nil {
+				return under(field+".digest", err)
+			}
+		}
+	}
+	if r := d.Revision; r != nil {
+		if err := checkDigest(GitCommit, r.Commit); err != nil {
+			return under("revision.commit", err)
+		}
+		if r.By == "" {
+			return fieldErrorf("revision.by", "missing")
+		}
+	}
+	if d.Changed != nil && d.Changed.By == "" {
+		return fieldErrorf("changed.by", "missing")
 	}
 	return checkPrevious(d.Previous)
 }

@@ -141,7 +141,7 @@ func (b *factBuilder) run(s Statement, p *Provenance) error {
 	if err := checkRunPaths(s, p, rp); err != nil {
 		return err
 	}
-	if err := checkRunDigest(s); err != nil {
+	if err := checkPredicateDigest(s); err != nil {
 		return err
 	}
 	step.Argv, step.Dir, step.Parameters, step.Environment = rp.Argv, rp.Dir, rp.Parameters, rp.Environment
@@ -170,7 +170,7 @@ func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
 	case s.Subject[0].Name != runPrefix+step.Run:
 		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(s.Subject[0].Name), runPrefix+step.Run)
 	}
-	if err := checkRunDigest(s); err != nil {
+	if err := checkPredicateDigest(s); err != nil {
 		return err
 	}
 	step.Argv, step.Parameters, step.Environment = sp.Argv, sp.Parameters, sp.Environment
@@ -191,8 +191,9 @@ func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
 	return b.byproducts(p)
 }
 
-// checkRunDigest holds the run's own subject, the first, to the predicate.
-func checkRunDigest(s Statement) error {
+// checkPredicateDigest holds the first subject, where it is the run or the state
+// that the predicate describes, to the predicate.
+func checkPredicateDigest(s Statement) error {
 	canonical := slices.Clone(s.Predicate)
 	if err := canonical.Canonicalize(); err != nil {
 		return fieldErrorf("predicate", "%v", err)

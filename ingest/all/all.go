@@ -6,6 +6,7 @@ import (
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/ingest/git"
+	"github.com/retrace-ledger/retrace/ingest/kubernetes"
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/s3"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
@@ -19,5 +20,6 @@ func Kinds() []ingest.Kind {
 		snapshot.Kind(),
 		argo.Kind(),
 		s3.Kind(),
+		kubernetes.Kind(),
 	}
 }
