@@ -72,7 +72,7 @@ func (f *Fetcher) LayOut(ctx context.Context, r schema.Resource, dir string) (*L
 	if r.URI == "" {
 		return nil, fmt.Errorf("fetching commit %s: nothing says which repository it is in", commit)
 	}
-	l, err := parseURL(repositoryURL(r.URI))
+	l, err := f.locate(repositoryURL(r.URI))
 	if err != nil {
 		return nil, fmt.Errorf("fetching commit %s: %w", commit, err)
 	}
@@ -82,6 +82,25 @@ func (f *Fetcher) LayOut(ctx context.Context, r schema.Resource, dir string) (*L
 	}
 	layout, err := layOut(ctx, dir, commit, func(w io.Writer) error { return repo.pack(ctx, commit, w) })
 	return layout, errors.Join(err, repo.close())
+}
+
+// locate is where a repository is, with the credentials of the place that
+// watches it.
+func (f *Fetcher) locate(rawURL string) (*location, error) {
+	l, err := parseURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range f.env.Places {
+		at, err := parseURL(p.URL)
+		var s settings
+		if err != nil || at.repository != l.repository || p.Settings(&s) != nil {
+			continue
+		}
+		l.auth, l.user = at.auth, at.user
+		return l, s.authenticate(l)
+	}
+	return l, nil
 }
 
 // commitOf is the commit that the resource is.

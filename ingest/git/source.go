@@ -27,22 +27,27 @@ func Kind() ingest.Kind {
 
 // Source is a watched repository.
 type Source struct {
-	at  *location
-	env ingest.Env
+	at       *location
+	settings settings
+	env      ingest.Env
 }
 
 var _ ingest.Source = (*Source)(nil)
 
 // Open returns the repository at a place as a source, and its canonical name.
 func Open(_ context.Context, place ingest.Place, env ingest.Env) (ingest.Source, string, error) {
-	if err := place.Settings(&struct{}{}); err != nil {
+	var s settings
+	if err := place.Settings(&s); err != nil {
 		return nil, "", err
 	}
 	l, err := parseURL(place.URL)
 	if err != nil {
 		return nil, "", err
 	}
-	return &Source{at: l, env: env}, l.name(), nil
+	if err := s.check(l); err != nil {
+		return nil, "", err
+	}
+	return &Source{at: l, settings: s, env: env}, l.name(), nil
 }
 
 // open brings the repository up to date and opens it.
@@ -77,6 +82,9 @@ func (s *Source) observe(ctx context.Context, from string, emit func(ingest.Even
 	}
 	at, err := parseCursor(from)
 	if err != nil {
+		return err
+	}
+	if err := s.settings.authenticate(s.at); err != nil {
 		return err
 	}
 	repo, err := s.at.open(ctx, s.env)

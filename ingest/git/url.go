@@ -23,8 +23,13 @@ type location struct {
 	refs       []string // full names to watch, sorted; none for all branches and tags
 	path       string   // of a repository in the file system; else ""
 	remote     string   // URL for the transport, without credentials; else ""
+	user       string   // of an SSH address
 	auth       transport.AuthMethod
 }
+
+func (l *location) overHTTP() bool { return strings.HasPrefix(l.remote, "http") }
+
+func (l *location) overSSH() bool { return strings.HasPrefix(l.remote, "ssh:") }
 
 // schemes maps those of source URLs to those that Git speaks, with their
 // default ports.
@@ -113,12 +118,13 @@ func (l *location) overNetwork(u *url.URL, scheme, defaultPort string) error {
 		if user != "" && user != "git" {
 			clean.User = url.User(user)
 		}
-		remote.User = url.User("git")
+		l.user = "git"
 		if user != "" {
-			remote.User = url.User(user)
+			l.user = user
 		}
+		remote.User = url.User(l.user)
 		if _, ok := u.User.Password(); ok {
-			return errors.New("git+ssh takes no password; keys come from the SSH agent")
+			return errors.New("git+ssh takes no password; keys come from the SSH agent, or a file that the setting sshKey names")
 		}
 	} else if u.User != nil {
 		password, _ := u.User.Password()

@@ -12,11 +12,11 @@ func Kind() ingest.Kind {
 		Name:    "oci",
 		Schemes: []string{scheme},
 		Open: func(_ context.Context, place ingest.Place, _ ingest.Env) (ingest.Source, string, error) {
-			if err := place.Settings(&struct{}{}); err != nil {
-				return nil, "", err
-			}
 			s, err := Parse(place.URL)
 			if err != nil {
+				return nil, "", err
+			}
+			if err := place.Settings(&s.settings); err != nil {
 				return nil, "", err
 			}
 			return s, s.URL(), nil

@@ -34,6 +34,8 @@ const (
 type Source struct {
 	repo name.Repository
 	tags []string // to watch; empty for all
+
+	settings settings
 }
 
 var _ ingest.Source = (*Source)(nil)

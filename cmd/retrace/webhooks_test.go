@@ -1,0 +1,212 @@
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// serveSources starts a server that watches what a configuration says, an hour
+// between reads, and returns its address and what stops it.
+func serveSources(t *testing.T, dir, sources string) (address string, stop func()) {
+	t.Helper()
+	config := filepath.Join(dir, "retrace.yaml")
+	if err := os.WriteFile(config, []byte("sources:\n"+sources), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address = freeAddress(t)
+	cmd := retraceCommand(t, dir, "serve", "--listen", address, "--config", config)
+	cmd.Env = append(cmd.Env, "WEBHOOK_SECRET=s3cret")
+	var log strings.Builder
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the server to be ready", func() bool {
+		resp, err := http.Get("http://" + address + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return address, func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the server ended with %v:\n%s", err, log.String())
+		}
+	}
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !so(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited 30 s in vain for %s", what)
+		}
+	}
+}
+
+// deliver posts a delivery and returns the status.
+func deliver(t *testing.T, url, body string, header map[string]string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// TestForgeWebhook pushes to a repository behind real Git over HTTP: a delivery
+// signed as the forge signs it has the commit recorded long before the interval,
+// one signed by somebody else is refused.
+func TestForgeWebhook(t *testing.T) {
+	t.Parallel()
+	git := need(t, "git")
+	root := t.TempDir()
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(git, args...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "HOME=/nonexistent",
+			"GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com", "GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.com")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	run("init", "-q", "--bare", "-b", "main", "forecast.git")
+	run("clone", "-q", "forecast.git", "work")
+	commit := func(text string) string {
+		run("-C", "work", "commit", "-q", "--allow-empty", "-m", text)
+		run("-C", "work", "push", "-q", "origin", "HEAD:main")
+		return run("-C", "work", "rev-parse", "HEAD")
+	}
+	first := commit("first")
+	web := httptest.NewServer(&cgi.Handler{Path: git, Args: []string{"http-backend"}, Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null"}})
+	defer web.Close()
+
+	dir := t.TempDir()
+	done(t, dir, "init")
+	address, stop := serveSources(t, dir, "  - url: git+"+web.URL+"/forecast.git\n    interval: 1h\n    with: {webhook: {env: WEBHOOK_SECRET}}\n")
+	defer stop()
+	recorded := func(commit string) bool {
+		_, _, status := retrace(t, dir, "show", "git:"+commit)
+		return status == 0
+	}
+	await(t, "the first commit", func() bool { return recorded(first) })
+
+	second := commit("second")
+	body := fmt.Sprintf(`{"ref":"refs/heads/main","after":%q,"repository":{"clone_url":"%s/forecast.git"}}`, second, web.URL)
+	sign := func(secret string) map[string]string {
+		h := hmac.New(sha256.New, []byte(secret))
+		h.Write([]byte(body))
+		return map[string]string{"Content-Type": "application/json", "X-GitHub-Event": "push", "X-Hub-Signature-256": "sha256=" + hex.EncodeToString(h.Sum(nil))}
+	}
+	if status := deliver(t, "http://"+address+"/webhooks/github", body, sign("wrong")); status != http.StatusForbidden {
+		t.Errorf("a forged delivery = %d, want 403", status)
+	}
+	time.Sleep(time.Second)
+	if recorded(second) {
+		t.Error("a forged delivery had the source read")
+	}
+	if status := deliver(t, "http://"+address+"/webhooks/github", body, sign("s3cret")); status != http.StatusAccepted {
+		t.Errorf("a delivery = %d, want 202", status)
+	}
+	await(t, "the commit that a delivery told of", func() bool { return recorded(second) })
+}
+
+// need is the path of a program; without it the test is skipped.
+func need(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		if os.Getenv("RETRACE_TEST_NOSKIP") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return path
+}
+
+// TestRegistryNotifications has the CNCF's registry tell of a push.
+func TestRegistryNotifications(t *testing.T) {
+	t.Parallel()
+	registry := need(t, "docker-registry")
+	dir := t.TempDir()
+	done(t, dir, "init")
+	host := freeAddress(t)
+	address, stop := serveSources(t, dir, "  - url: oci://"+host+"/ml/trainer\n    interval: 1h\n    with: {webhook: {env: WEBHOOK_SECRET}}\n")
+	defer stop()
+	config := filepath.Join(dir, "registry.yml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `version: 0.1
+storage: {filesystem: {rootdirectory: %s}}
+http: {addr: %s}
+notifications:
+  endpoints:
+    - {name: retrace, url: "http://%s/webhooks/registry", headers: {Authorization: [Bearer s3cret]}, timeout: 5s, threshold: 3, backoff: 1s}
+`, filepath.Join(dir, "images"), host, address), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), registry, "serve", config)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	}()
+	await(t, "the registry", func() bool {
+		resp, err := http.Get("http://" + host + "/v2/")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	image, err := random.Image(64, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag(host+"/ml/trainer:v1", name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(tag, image); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the image that the registry told of", func() bool {
+		_, _, status := retrace(t, dir, "show", digest.String())
+		return status == 0
+	})
+}

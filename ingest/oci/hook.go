@@ -1,0 +1,59 @@
+package oci
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/retrace-ledger/retrace/ingest"
+)
+
+// settings are those of a place. Credentials for the registry come from the
+// configuration of Docker and its helpers.
+type settings struct {
+	// Webhook is what the registry's notifications show in their Authorization
+	// header: the whole of it, or what follows "Bearer ".
+	Webhook ingest.Secret `json:"webhook,omitzero"`
+}
+
+// notification is the envelope that the CNCF's registry sends
+// (distribution/distribution, docs/content/about/notifications.md).
+type notification struct {
+	Events []struct {
+		Action string `json:"action"`
+		Target struct {
+			Repository string `json:"repository"`
+		} `json:"target"`
+	} `json:"events"`
+}
+
+// Hook implements ingest.Hooked for a registry's notifications. A source without
+// a webhook secret takes none: they are not signed.
+func (s *Source) Hook(name string, header http.Header, body []byte) (bool, error) {
+	if name != "registry" || !s.settings.Webhook.Given() {
+		return false, nil
+	}
+	secret, err := s.settings.Webhook.Read()
+	if err != nil {
+		return false, fmt.Errorf("reading what notifications show: %w", err)
+	}
+	given := header.Get("Authorization")
+	shown := subtle.ConstantTimeCompare([]byte(given), []byte(secret))|subtle.ConstantTimeCompare([]byte(strings.TrimPrefix(given, "Bearer ")), []byte(secret)) == 1
+	var n notification
+	if err := json.Unmarshal(body, &n); err != nil {
+		return false, nil
+	}
+	for _, e := range n.Events {
+		if slices.Contains([]string{"push", "mount", "delete"}, e.Action) && e.Target.Repository == s.repo.RepositoryStr() {
+			if !shown {
+				return false, ingest.ErrForged
+			}
+			return true, nil
+		}
+	}
+	return false, nil
+}
