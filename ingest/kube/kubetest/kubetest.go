@@ -174,7 +174,7 @@ func (s *Server) run(program string, args ...string) error {
 func (s *Server) awaitReady() error {
 	var last error
 	for end := time.Now().Add(readyTimeout); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if _, last = s.do(context.Background(), "GET", "/readyz", "", nil); last == nil {
+		if _, last = s.Request(context.Background(), "GET", "/readyz", "", nil); last == nil {
 			return nil
 		}
 	}
@@ -182,7 +182,9 @@ func (s *Server) awaitReady() error {
 	return fmt.Errorf("the API server is not ready after %s: %w\n%s", readyTimeout, last, raw[max(0, len(raw)-2000):])
 }
 
-func (s *Server) do(ctx context.Context, method, path, contentType string, body []byte) ([]byte, error) {
+// Request sends a request and returns the answer, or an error for any status that is
+// no success.
+func (s *Server) Request(ctx context.Context, method, path, contentType string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -225,7 +227,7 @@ func (s *Server) Do(t testing.TB, method, path string, body any) []byte {
 	if method == http.MethodPatch {
 		contentType = "application/merge-patch+json"
 	}
-	out, err := s.do(context.Background(), method, path, contentType, raw)
+	out, err := s.Request(context.Background(), method, path, contentType, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +254,7 @@ func (s *Server) Define(t testing.TB, group, version, plural, kind string, statu
 		v["subresources"] = map[string]any{"status": map[string]any{}}
 	}
 	const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-	_, err := s.do(context.Background(), "POST", crds, "application/json", mustJSON(t, map[string]any{
+	_, err := s.Request(context.Background(), "POST", crds, "application/json", mustJSON(t, map[string]any{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": map[string]any{"name": plural + "." + group},
 		"spec": map[string]any{
 			"group": group, "scope": "Namespaced", "versions": []any{v},
@@ -263,7 +265,7 @@ func (s *Server) Define(t testing.TB, group, version, plural, kind string, statu
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		_, err := s.do(context.Background(), "GET", "/apis/"+group+"/"+version+"/"+plural+"?limit=1", "", nil)
+		_, err := s.Request(context.Background(), "GET", "/apis/"+group+"/"+version+"/"+plural+"?limit=1", "", nil)
 		if err == nil {
 			return
 		}
