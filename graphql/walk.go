@@ -65,6 +65,7 @@ func (w *walk) Ref() string       { return w.a.Ref.Text }
 func (w *walk) Name() *string     { return text(w.a.Ref.Name) }
 func (w *walk) Direction() string { return string(w.a.Direction) }
 func (w *walk) Truncated() bool   { return w.a.Truncated }
+func (w *walk) Bodiless() Long    { return Long(w.a.Bodiless) }
 func (w *walk) Size() Long        { return Long(w.a.Size) }
 func (w *walk) Root() *resource   { return w.resources[w.a.Ref.Start.Key] }
 

@@ -165,6 +165,10 @@ func (x *index) resourceNode(id string, r schema.Resource, root bool) node {
 	if n.warning {
 		n.detail = n.kind + " · no digest"
 	}
+	if len(x.l.Holes[r.Key]) > 0 {
+		n.warning = true
+		n.detail += " · erased in part"
+	}
 	lines := []string{n.name, "kind: " + n.kind, printable(string(r.Key))}
 	for _, k := range x.aliases[r.Key] {
 		lines = append(lines, printable(string(k)))

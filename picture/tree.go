@@ -327,6 +327,9 @@ func (t *tree) resourceEnd(k schema.Key, evidence *schema.Evidence) []segment {
 			segs = append(segs, t.seg(yellow, t.warn+" no digest"))
 		}
 	}
+	if len(t.l.Holes[k]) > 0 {
+		segs = append(segs, t.seg(yellow, t.warn+" erased in part"))
+	}
 	for _, a := range t.aliases[k] {
 		if t.folded[a] {
 			segs = append(segs, t.seg(dim, "= "+printable(a.Short())))
