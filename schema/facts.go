@@ -437,7 +437,7 @@ func (b *factBuilder) image(s Statement, p *Image) error {
 		b.relate(key, to, RelPlatform, false)
 		b.relate(to, key, RelInIndex, false)
 	}
-	if p.Config != "" {
+	if p.Config != "" && p.Platform != "" { // that of an artifact may be the empty one, which all share
 		config := b.add(Resource{Key: Key(p.Config), Kind: "oci", Name: p.Repository, Digests: digestSetOf(p.Config), Size: -1})
 		b.relate(config, key, RelConfigOf, false)
 	}

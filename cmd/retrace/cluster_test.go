@@ -58,9 +58,9 @@ func pushBuilt(t *testing.T, reference, source, commit string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err = mutate.Config(image, v1.Config{Labels: map[string]string{
+	image, err = mutate.ConfigFile(image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", Config: v1.Config{Labels: map[string]string{
 		"org.opencontainers.image.revision": commit, "org.opencontainers.image.source": source,
-	}})
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}

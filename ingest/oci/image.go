@@ -26,6 +26,7 @@ const (
 // group is the statements that one tag brings.
 type group struct {
 	statements []schema.Statement
+	envelopes  []schema.Envelope // of attestations that are attached
 	bytes      int
 }
 
@@ -76,6 +77,9 @@ func (w *imageWalk) visit(ctx context.Context, m manifest, depth int) error {
 	}
 	image := schema.Image{Repository: w.repo.Name(), MediaType: string(mediaType), Size: int64(len(m.raw))}
 	if image.Signatures, err = w.attachments(ctx, m.digest.String()); err != nil {
+		return err
+	}
+	if err := w.attested(ctx, image.Signatures); err != nil {
 		return err
 	}
 	if mediaType.IsIndex() {

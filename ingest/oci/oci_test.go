@@ -177,7 +177,9 @@ func (w *world) read(url, cursor string) (seen, error) {
 			return got, err
 		}
 		got.events = append(got.events, e)
-		if e.Fact() {
+		if e.Envelope != nil {
+			got.facts = append(got.facts, "envelope")
+		} else if e.Fact() {
 			got.facts = append(got.facts, describe(w.t, e.Statement))
 		}
 		if e.Skipped != nil {

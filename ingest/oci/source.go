@@ -238,7 +238,7 @@ func (o *observation) run(ctx context.Context, yield func(ingest.Event, error) b
 		if err != nil {
 			return errors.Join(o.give(true, yield), err)
 		}
-		if len(facts.statements)+len(o.skipped) == 0 {
+		if len(facts.statements)+len(facts.envelopes)+len(o.skipped) == 0 {
 			continue
 		}
 		if err := o.hand(tag, next, facts, yield); err != nil {
@@ -275,7 +275,9 @@ func (o *observation) look(ctx context.Context, tag string) (tagState, *group, e
 	if err != nil {
 		return was, nil, fmt.Errorf("tag %s: %w", tag, err)
 	}
-	now.attached = attachedSum(attached)
+	if now.attached, err = o.attachedSum(ctx, attached); err != nil {
+		return was, nil, fmt.Errorf("tag %s: %w", tag, err)
+	}
 	if now == was {
 		return was, &group{}, nil
 	}
@@ -328,7 +330,10 @@ func (o *observation) hand(tag string, next tagState, news *group, yield func(in
 	for _, s := range news.statements {
 		o.pending = append(o.pending, ingest.Event{Statement: s, Total: o.total})
 	}
-	o.facts += len(news.statements)
+	for _, e := range news.envelopes {
+		o.pending = append(o.pending, ingest.Event{Envelope: &e, Total: o.total})
+	}
+	o.facts += len(news.statements) + len(news.envelopes)
 	o.bytes += news.bytes
 	if next == o.state[tag] {
 		return nil
