@@ -254,14 +254,14 @@ func (r *Runner) wait(ctx context.Context) error {
 		return r.rest(ctx, interval)
 	}
 	started := time.Now()
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	bounded, cancel := context.WithTimeout(ctx, interval)
 	defer cancel()
 	told := make(chan error, 1)
-	go func() { told <- w.Wait(bounded, cursor) }()
+	waiting.Go(func() { told <- w.Wait(bounded, cursor) })
 	select {
 	case <-r.woken:
-		cancel()
-		_ = <-told // cancelled
 	case err := <-told:
 		if err != nil {
 			return r.rest(ctx, interval-time.Since(started))

@@ -142,7 +142,7 @@ func inParts(n int, fn func(i int)) {
 			return nil
 		})
 	}
-	group.Wait() // no part fails
+	_ = group.Wait() // no part fails
 }
 
 // knownKeys are those of genesis and of every trust entry followed, in order.

@@ -24,8 +24,8 @@ func (w *indexer) resource(index int64, r schema.Resource) error {
 		have := mentions.below(index)
 		n.have = &have
 	}
-	added := false
-	if *n.have, added = merge(*n.have, r); !added {
+	merged, added := merge(*n.have, r)
+	if *n.have = merged; !added {
 		return nil
 	}
 	w.touched = append(w.touched, r.Key)

@@ -44,6 +44,7 @@ func Rules() []Rule {
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
 		{"steps-elsewhere", Blocks, "the pipeline keeps the steps of a run in a database of its own, and only the run is recorded", "keep the status in the object (Argo: no nodeStatusOffLoad)"},
 		{"run-cut-short", Risks, "the run was deleted, or recorded, before it had ended", "keep runs until they have ended"},
+		{"model-not-named", Weakens, "an output is a model and no rule gives it a name that can be asked for", "write a rule under `models:` in retrace.yaml"},
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
 		{"changes-left-out", Risks, "some uncommitted changes were not captured", "commit them, or keep the files smaller than the limit and free of secrets"},
 		{"output-missing", Risks, "a declared output was not there when the step ended", "look at the step; declare what it writes"},

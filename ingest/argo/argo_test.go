@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -155,6 +158,9 @@ func TestLaw(t *testing.T) {
 	})
 }
 
+// uids are those that an API server gives.
+var uids = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+
 // told is all that a source says beyond a cursor.
 func (c *cluster) told(t *testing.T, src ingest.Source, cursor string) (string, string) {
 	t.Helper()
@@ -170,8 +176,104 @@ func (c *cluster) told(t *testing.T, src ingest.Source, cursor string) (string, 
 		case e.Skipped != nil:
 			fmt.Fprintf(&b, "  left out %s: %v\n", e.Skipped.Object, e.Skipped.Reason)
 		case e.Fact():
-			b.WriteString(told(t, e.Statement))
+			b.WriteString(uids.ReplaceAllString(told(t, e.Statement), "UID"))
 		}
 	}
 	return b.String(), cursor
+}
+
+// TestRun reads a run step by step: parameters, what is withheld, where things
+// lie, whose they are, the image that the pod ran, and the model by its rule.
+func TestRun(t *testing.T) {
+	c := newCluster(t)
+	digest := "sha256:" + strings.Repeat("a", 64)
+	// As newer versions name the pod of a step: workflow, template, hash of the node.
+	c.pod(t, "forecast-1-train-"+podHash("forecast-1.train"), "registry.example.com/train:1", "docker-pullable://registry.example.com/train@"+digest)
+	c.run(t, "forecast-1", "Succeeded")
+	rules := ingest.Naming{{Match: map[string]string{"task": "train", "label.team": "demand"}, Name: "demand/{param.region}", Version: "7"}}
+	said, cursor := c.told(t, c.open(t, rules), "")
+	for _, want := range []string{
+		"step UID/forecast-1-1 forecast/prepare",
+		`argv ["prep" "--region" "north"]`,
+		"uses input /raw uri:pvc://" + c.namespace + "/raw",
+		"makes table uri:s3://artifacts/forecast-1/table.csv",
+		"gap image-unresolved registry.example.com/prep:1",
+		"step UID/forecast-1-2 forecast/train",
+		"uses image registry.example.com/train " + digest,
+		"uses input table uri:s3://artifacts/forecast-1/table.csv UID/forecast-1-1",
+		"makes model uri:s3://models/forecast-1/model",
+		"names model:demand/north@7 uri:s3://models/forecast-1/model",
+		"step UID forecast",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the run does not say %q:\n%s", want, said)
+		}
+	}
+	if again, _ := c.told(t, c.open(t, rules), cursor); again != "" {
+		t.Errorf("read again:\n%s", again)
+	}
+	// A label that a controller sets later is nothing new, nor is it that the run is
+	// removed in the end.
+	server.Do(t, "PATCH", c.path("workflows")+"/forecast-1", map[string]any{"metadata": map[string]any{"labels": map[string]any{"workflows.argoproj.io/workflow-archiving-status": "Archived"}}})
+	server.Do(t, "DELETE", c.path("workflows")+"/forecast-1", nil)
+	again, cursor := c.told(t, c.open(t, rules), cursor)
+	if again != "" {
+		t.Errorf("after the run was archived:\n%s", again)
+	}
+	// One that is removed while it runs is told as far as it was seen.
+	c.run(t, "cut", "Running")
+	if again, cursor = c.told(t, c.open(t, rules), cursor); again != "" {
+		t.Errorf("of a run that goes on:\n%s", again)
+	}
+	server.Do(t, "DELETE", c.path("workflows")+"/cut", nil)
+	if cut, _ := c.told(t, c.open(t, rules), cursor); !strings.Contains(cut, "gap run-cut-short") || !strings.Contains(cut, "step UID/cut-1 ") {
+		t.Errorf("a run that was cut short:\n%s", cut)
+	}
+	// One that cannot be read is left out, and the next is read.
+	server.Do(t, "POST", c.path("workflows"), map[string]any{
+		"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": map[string]any{"name": "odd"},
+		"status": map[string]any{"phase": "Succeeded", "startedAt": "2026-08-01T10:00:00Z", "compressedNodes": "!"},
+	})
+	c.run(t, "well", "Succeeded")
+	if said, _ := c.told(t, c.open(t, rules), cursor); !strings.Contains(said, "left out workflow "+c.namespace+"/odd: status.compressedNodes") || !strings.Contains(said, "step UID/well-1 ") {
+		t.Errorf("beside an odd run:\n%s", said)
+	}
+}
+
+// podHash is the end of the name of a step's pod.
+func podHash(node string) string {
+	h := fnv.New32a()
+	h.Write([]byte(node))
+	return fmt.Sprint(h.Sum32())
+}
+
+// TestWithheld keeps secrets out of what is signed.
+func TestWithheld(t *testing.T) {
+	for _, raw := range []string{
+		workflowJSON("n", "Succeeded"),
+		strings.ReplaceAll(workflowJSON("n", "Succeeded"), `"--region"`, `"--password", "s3cr3tV4lue99"`),
+		strings.ReplaceAll(workflowJSON("n", "Succeeded"), `{"name": "LANG", "value": "C"}`, `{"name": "API_KEY", "value": "s3cr3tV4lue99"}`),
+	} {
+		statements, err := Statements([]byte(strings.Replace(raw, `"metadata": {`, `"metadata": {"uid": "u",`, 1)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range statements {
+			text, err := s.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), "s3cr3tV4lue99") {
+				t.Errorf("a secret is in a statement: %s", text)
+			}
+		}
+		run := statements[len(statements)-1]
+		f, err := run.Facts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(f.Step.Secrets, "api_token") {
+			t.Errorf("the run does not say that a parameter was withheld: %v", f.Step.Secrets)
+		}
+	}
 }

@@ -417,6 +417,7 @@ func (s *step) build(naming ingest.Naming) ([]schema.Statement, error) {
 	if s.params.Engine == "kubeflow" {
 		builder = kubeflowBuilder
 	}
+	named := s.named(naming)
 	external, err := schema.Canonical(s.params)
 	if err != nil {
 		return nil, err
@@ -442,17 +443,37 @@ func (s *step) build(naming ingest.Naming) ([]schema.Statement, error) {
 		return nil, err
 	}
 	out := []schema.Statement{st}
-	if s.n.Phase != "Succeeded" || s.params.Reused != "" {
-		return out, nil
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.models)) {
-		m, err := s.model(run, subject, name, naming)
+	for _, v := range named {
+		m, err := s.model(run, subject, v)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, m)
 	}
 	return out, nil
+}
+
+// version is a model with its name.
+type version struct {
+	output, name, version string
+}
+
+// named gives the models that the step made their names. One that no rule names
+// is an output all the same.
+func (s *step) named(naming ingest.Naming) []version {
+	if s.n.Phase != "Succeeded" || s.params.Reused != "" {
+		return nil
+	}
+	var all []version
+	for _, output := range slices.Sorted(maps.Keys(s.models)) {
+		called, v, err := naming.Model(s.fields(output))
+		if err != nil {
+			s.gap("model-not-named", "%s: %v", output, err)
+			continue
+		}
+		all = append(all, version{output, called, v})
+	}
+	return all
 }
 
 // byproducts adds what the step left beside its outputs.
@@ -481,14 +502,10 @@ func (s *step) byproducts(p *schema.Provenance) error {
 	return nil
 }
 
-// model names what the step left as a version of a model.
-func (s *step) model(run string, subject schema.Descriptor, name string, naming ingest.Naming) (schema.Statement, error) {
-	d := s.models[name]
-	called, version, err := naming.Model(s.fields(name))
-	if err != nil {
-		return schema.Statement{}, err
-	}
-	m := schema.Model{Name: called, Version: version, Run: run, Metrics: s.metrics}
+// model states what the step left as a version of a model.
+func (s *step) model(run string, subject schema.Descriptor, v version) (schema.Statement, error) {
+	d := s.models[v.output]
+	m := schema.Model{Name: v.name, Version: v.version, Run: run, Metrics: s.metrics}
 	if len(m.Metrics) == 0 {
 		m.Metrics = nil
 	}

@@ -94,7 +94,7 @@ func (c *Client) watch(ctx context.Context, t Type, namespace, after string, spa
 		d := jsontext.NewDecoder(body)
 		for {
 			e, err := nextEvent(d, t)
-			if err == io.EOF && ctx.Err() == nil {
+			if errors.Is(err, io.EOF) && ctx.Err() == nil {
 				return
 			}
 			if ctx.Err() != nil {

@@ -63,7 +63,7 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, stop: []func(){func() { os.RemoveAll(dir) }}}
+	s := &Server{dir: dir, stop: []func(){func() { _ = os.RemoveAll(dir) }}}
 	if err := s.start(etcd, binary); err != nil {
 		s.Stop()
 		return nil, err
