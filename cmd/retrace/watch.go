@@ -31,7 +31,7 @@ URL, or the path of a local Git repository:
   git+https://host/repo  git+ssh://host/repo  git+file:///path  (all branches and
   tags, or ?ref=NAME), oci://host/repository (?tag=NAME), dir:///path,
   s3://bucket/prefix (what recorded steps left there; AWS_ENDPOINT_URL and
-  AWS_ACCESS_KEY_ID say where and who)
+  AWS_ACCESS_KEY_ID say where and who), kube://context/namespace (what runs)
 
 Sources that need more settings, such as argo://cluster, are named in
 retrace.yaml: see "retrace serve --help".`,

@@ -21,16 +21,19 @@ import (
 type Settings struct {
 	// Kubeconfig is a file as kubectl reads it.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
-	// Context is one of its contexts; its current one if empty.
+	// Context is one of its contexts, its current one if empty; without a file, one
+	// of the user's own, as kubectl finds it.
 	Context string `json:"context,omitempty"`
 }
 
 // config loads the settings. It does not ask the cluster.
 func (s Settings) config() (*rest.Config, error) {
-	if s.Kubeconfig == "" {
-		if s.Context != "" {
-			return nil, errors.New("a context is one of a kubeconfig, and none is named")
-		}
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: s.Kubeconfig}
+	switch {
+	case s.Kubeconfig != "":
+	case s.Context != "":
+		rules = clientcmd.NewDefaultClientConfigLoadingRules()
+	default:
 		c, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {
 			return nil, errors.New("no kubeconfig is named, and this is no pod with a service account")
@@ -38,7 +41,7 @@ func (s Settings) config() (*rest.Config, error) {
 		return c, err
 	}
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: s.Kubeconfig},
+		rules,
 		&clientcmd.ConfigOverrides{CurrentContext: s.Context},
 	).ClientConfig()
 }

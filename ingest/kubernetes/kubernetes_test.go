@@ -277,6 +277,32 @@ func TestServing(t *testing.T) {
 	}
 }
 
+// TestContext reads a cluster by the name of a context of the user's own.
+func TestContext(t *testing.T) {
+	w := newWorld(t)
+	w.deployment(t, "api", repository+":1")
+	t.Setenv("KUBECONFIG", kubetest.Kubeconfig(t, w.front.URL))
+	src, name, err := Kind().Open(t.Context(), ingest.Place{URL: "kube://test/" + w.namespace}, ingest.Env{})
+	if err != nil || name != "kubernetes://test/"+w.namespace {
+		t.Fatalf("the name of the source is %s (%v)", name, err)
+	}
+	n := 0
+	for e, err := range src.Observe(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Fact() {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d workloads, want 1", n)
+	}
+	if _, _, err := Kind().Open(t.Context(), ingest.Place{URL: "kube://nowhere"}, ingest.Env{}); err == nil {
+		t.Error("a context that is not there is taken")
+	}
+}
+
 // TestFacts has one state reach images, model and commit.
 func TestFacts(t *testing.T) {
 	w := &workload{

@@ -27,7 +27,8 @@ func Kind() ingest.Kind {
 }
 
 // open reads kubernetes://CLUSTER[/NAMESPACE]. The cluster is a name for people;
-// where it is, the settings say.
+// where it is, the settings say. Of kube://CONTEXT[/NAMESPACE] the name is also
+// that of a context in the user's own kubeconfig.
 func open(_ context.Context, place ingest.Place, _ ingest.Env) (ingest.Source, string, error) {
 	u, err := url.Parse(place.URL)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Contains(strings.Trim(u.Path, "/"), "/") {
@@ -36,6 +37,9 @@ func open(_ context.Context, place ingest.Place, _ ingest.Env) (ingest.Source, s
 	var settings kube.Settings
 	if err := place.Settings(&settings); err != nil {
 		return nil, "", err
+	}
+	if u.Scheme == "kube" && settings.Context == "" {
+		settings.Context = u.Host
 	}
 	client, err := kube.NewClient(settings)
 	if err != nil {
