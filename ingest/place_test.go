@@ -63,3 +63,18 @@ func TestSecretRead(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutCredentials(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://u:p@git.example.com/a":      "https://git.example.com/a",
+		"https://token@git.example.com/a":    "https://git.example.com/a",
+		"ssh://git@git.example.com/a":        "ssh://git@git.example.com/a",
+		"ssh://git:secret@git.example.com/a": "ssh://git@git.example.com/a",
+		"git@git.example.com:a/b.git":        "git@git.example.com:a/b.git",
+		"https://git.example.com/a?x=1#y":    "https://git.example.com/a?x=1#y",
+	} {
+		if got := ingest.WithoutCredentials(in); got != want {
+			t.Errorf("WithoutCredentials(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

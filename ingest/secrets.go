@@ -127,3 +127,22 @@ func SecretValue(s string) string {
 	}
 	return ""
 }
+
+// WithoutCredentials is a URL without what stands before the host: of an SSH
+// address, only a password goes, since the user belongs to it.
+func WithoutCredentials(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.User == nil {
+		return rawURL
+	}
+	_, password := u.User.Password()
+	switch {
+	case u.Scheme == "ssh" && !password:
+		return rawURL
+	case u.Scheme == "ssh":
+		u.User = url.User(u.User.Username())
+	default:
+		u.User = nil
+	}
+	return u.String()
+}

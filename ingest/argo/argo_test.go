@@ -2,18 +2,12 @@ package argo
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"hash/fnv"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -38,31 +32,14 @@ func TestMain(m *testing.M) {
 // cluster is a namespace of the API server, behind something that can break.
 type cluster struct {
 	namespace string
-	front     *httptest.Server
-	broken    atomic.Bool
+	front     *kubetest.Front
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	kubetest.Need(t, server, missing)
 	server.Define(t, "argoproj.io", "v1alpha1", "workflows", "Workflow", false)
-	c := &cluster{namespace: server.Namespace(t, "argo")}
-	behind, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(behind)
-	proxy.FlushInterval = -1
-	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	c.front = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c.broken.Load() {
-			http.Error(w, "broken", http.StatusInternalServerError)
-			return
-		}
-		r.Header.Set("Authorization", "Bearer "+kubetest.Token)
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(c.front.Close)
+	c := &cluster{namespace: server.Namespace(t, "argo"), front: server.Front(t)}
 	return c
 }
 
@@ -153,7 +130,7 @@ func TestLaw(t *testing.T) {
 		return &ingesttest.World{
 			Open:   func(t *testing.T) ingest.Source { return c.open(t, nil) },
 			Change: func(t *testing.T) { c.run(t, "forecast-9", "Failed") },
-			Break:  func(*testing.T) { c.broken.Store(true); c.front.CloseClientConnections() },
+			Break:  func(*testing.T) { c.front.Break() },
 		}
 	})
 }

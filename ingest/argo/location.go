@@ -1,10 +1,10 @@
 package argo
 
 import (
-	"net/url"
 	"regexp"
 	"strings"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -56,7 +56,7 @@ func (a *artifact) descriptor(repository *location) (schema.Descriptor, bool) {
 	}
 	switch {
 	case a.Git != nil:
-		d.URI = withoutCredentials(a.Git.Repo)
+		d.URI = ingest.WithoutCredentials(a.Git.Repo)
 		if commitPattern.MatchString(a.Git.Revision) {
 			d.Digest = schema.DigestSet{schema.GitCommit: a.Git.Revision}
 		}
@@ -98,9 +98,9 @@ func (l *location) uri(repository *location) string {
 	case l.Azure != nil && l.Azure.Container != "" && l.Azure.Blob != "":
 		return strings.TrimSuffix(l.Azure.Endpoint, "/") + "/" + l.Azure.Container + "/" + l.Azure.Blob
 	case l.HTTP != nil:
-		return withoutCredentials(l.HTTP.URL)
+		return ingest.WithoutCredentials(l.HTTP.URL)
 	case l.Artifactory != nil:
-		return withoutCredentials(l.Artifactory.URL)
+		return ingest.WithoutCredentials(l.Artifactory.URL)
 	}
 	return ""
 }
@@ -116,13 +116,3 @@ func normal(uri string) string {
 // objectPattern is the location of an object in a store, where a parameter holds
 // nothing else.
 var objectPattern = regexp.MustCompile(`^(s3|minio|gs|oss|azure|hdfs|abfss?|wasbs?)://[^\s/]+/\S+$`)
-
-// withoutCredentials is a URL without what stands before the host.
-func withoutCredentials(rawURL string) string {
-	u, err := url.Parse(rawURL)
-	if err != nil || u.User == nil {
-		return rawURL
-	}
-	u.User = nil
-	return u.String()
-}

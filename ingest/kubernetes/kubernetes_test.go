@@ -1,15 +1,9 @@
 package kubernetes
 
 import (
-	"crypto/tls"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -37,8 +31,7 @@ func TestMain(m *testing.M) {
 // world is a namespace of the API server, behind something that can break.
 type world struct {
 	namespace string
-	front     *httptest.Server
-	broken    atomic.Bool
+	front     *kubetest.Front
 }
 
 func newWorld(t *testing.T) *world {
@@ -48,22 +41,7 @@ func newWorld(t *testing.T) *world {
 	server.Define(t, "argoproj.io", "v1alpha1", "applications", "Application", false)
 	server.Define(t, "kustomize.toolkit.fluxcd.io", "v1", "kustomizations", "Kustomization", false)
 	server.Define(t, "source.toolkit.fluxcd.io", "v1", "gitrepositories", "GitRepository", false)
-	w := &world{namespace: server.Namespace(t, "k8s")}
-	behind, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(behind)
-	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	w.front = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if w.broken.Load() {
-			http.Error(rw, "broken", http.StatusInternalServerError)
-			return
-		}
-		r.Header.Set("Authorization", "Bearer "+kubetest.Token)
-		proxy.ServeHTTP(rw, r)
-	}))
-	t.Cleanup(w.front.Close)
+	w := &world{namespace: server.Namespace(t, "k8s"), front: server.Front(t)}
 	return w
 }
 
@@ -158,7 +136,7 @@ func TestLaw(t *testing.T) {
 		return &ingesttest.World{
 			Open:   w.open,
 			Change: func(t *testing.T) { w.deployment(t, "new", repository+":2") },
-			Break:  func(*testing.T) { w.broken.Store(true); w.front.CloseClientConnections() },
+			Break:  func(*testing.T) { w.front.Break() },
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/kube"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -54,7 +55,7 @@ func deployed(o kube.Object, found map[string]*schema.AppliedRevision) {
 	}
 	for _, r := range a.Status.Resources {
 		found[id(r.Namespace, r.Kind, r.Name)] = &schema.AppliedRevision{
-			Commit: revision, Repository: withoutCredentials(repository), By: "argocd:" + o.Meta.Namespace + "/" + o.Meta.Name,
+			Commit: revision, Repository: ingest.WithoutCredentials(repository), By: "argocd:" + o.Meta.Namespace + "/" + o.Meta.Name,
 		}
 	}
 }
@@ -115,19 +116,5 @@ func repositoryURL(o kube.Object) string {
 	if json.Unmarshal(o.Raw, &r) != nil {
 		return ""
 	}
-	return withoutCredentials(r.Spec.URL)
-}
-
-// withoutCredentials is a URL without what stands before the host, where that
-// holds a password.
-func withoutCredentials(rawURL string) string {
-	scheme, rest, ok := strings.Cut(rawURL, "://")
-	if !ok {
-		return rawURL
-	}
-	host, path, _ := strings.Cut(rest, "/")
-	if i := strings.LastIndexByte(host, '@'); i >= 0 && scheme != "ssh" {
-		host = host[i+1:]
-	}
-	return strings.TrimSuffix(scheme+"://"+host+"/"+path, "/")
+	return ingest.WithoutCredentials(r.Spec.URL)
 }

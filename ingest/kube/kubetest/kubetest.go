@@ -17,10 +17,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -149,6 +153,44 @@ func Kubeconfig(t testing.TB, address string) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// Front is something in front of an API server that can break.
+type Front struct {
+	URL    string
+	server *httptest.Server
+	broken atomic.Bool
+}
+
+// Front starts one, which ends with the test. It shows the server's token for its
+// callers: without TLS they send none.
+func (s *Server) Front(t testing.TB) *Front {
+	t.Helper()
+	behind, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(behind)
+	proxy.FlushInterval = -1 // of a watch, each event at once
+	proxy.Transport = s.http.Transport
+	f := &Front{}
+	f.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.broken.Load() {
+			http.Error(w, "broken", http.StatusInternalServerError)
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+Token)
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(f.server.Close)
+	f.URL = f.server.URL
+	return f
+}
+
+// Break has it answer nothing but errors, and ends what it is answering.
+func (f *Front) Break() {
+	f.broken.Store(true)
+	f.server.CloseClientConnections()
 }
 
 // run starts a process that ends with the server.
