@@ -49,8 +49,11 @@ func (e *BehindError) Error() string {
 // Mirrored says how far a mirror is.
 type Mirrored struct {
 	Checkpoint verify.Checkpoint
-	New        int64 // entries that were not there before
-	Withheld   int64 // of them, those without a body
+	// LogKey is the vkey that took the place of the one given, by a rotation that
+	// the log holds; "" while the one given is in force.
+	LogKey   string
+	New      int64 // entries that were not there before
+	Withheld int64 // of them, those without a body
 }
 
 // Mirror brings the copy in dir up to the newest checkpoint of the log: it
@@ -63,6 +66,9 @@ type Mirrored struct {
 // the file "fork" in dir first. One that shows an older state of the same
 // history gives a *BehindError. A body that an entry of the log's observer
 // erases is removed from the copy too.
+//
+// Where the log key was rotated since, the entries that say so are followed from
+// the key given on; a log that gives no bodies has to be mirrored anew.
 //
 // The result is a ledger directory without private keys, for OpenReadOnly and
 // Fsck. A log with a method Cosigned(ctx) ([]byte, error) is asked for its newest
@@ -77,16 +83,15 @@ func Mirror(ctx context.Context, dir string, key note.Verifier, log RemoteLog, o
 	if err != nil {
 		return got, fmt.Errorf("reading the log's checkpoint: %w", err)
 	}
-	target, err := verify.OpenCheckpoint(raw, key)
-	if err != nil {
-		return got, fmt.Errorf("the log's checkpoint: %w", err)
-	}
 	lock, err := lockDir(dir)
 	if err != nil {
 		return got, err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
-	m := &mirroring{ctx: ctx, dir: dir, key: key, log: log, opts: opts, target: target}
+	m := &mirroring{ctx: ctx, dir: dir, key: key, log: log, opts: opts}
+	if got.LogKey, err = m.open(raw); err != nil {
+		return got, fmt.Errorf("the log's checkpoint: %w", err)
+	}
 	if m.tiles, err = lru.New[tlog.Tile, []byte](tileCacheSize); err != nil {
 		return got, err
 	}
@@ -97,16 +102,17 @@ func Mirror(ctx context.Context, dir string, key note.Verifier, log RemoteLog, o
 		defer func() { err = errors.Join(err, m.file.Close()) }()
 	}
 	if err := errors.Join(m.run(), m.keepCosigned()); err != nil {
-		return Mirrored{Checkpoint: m.ours}, m.evidence(err)
+		return Mirrored{Checkpoint: m.ours, LogKey: got.LogKey}, m.evidence(err)
 	}
-	return Mirrored{Checkpoint: m.ours, New: m.added, Withheld: m.withheld}, nil
+	return Mirrored{Checkpoint: m.ours, LogKey: got.LogKey, New: m.added, Withheld: m.withheld}, nil
 }
 
 // mirroring is one pass of Mirror.
 type mirroring struct {
 	ctx    context.Context
 	dir    string
-	key    note.Verifier
+	key    note.Verifier   // in force
+	older  []note.Verifier // that it took the place of
 	log    RemoteLog
 	opts   *CopyOptions
 	target verify.Checkpoint
@@ -131,7 +137,7 @@ func (m *mirroring) published() (*checkpointFile, verify.Checkpoint, error) {
 	if err != nil {
 		return nil, verify.Checkpoint{}, err
 	}
-	file, signed, _, err := openCheckpointFile(m.dir, m.key, true)
+	file, signed, _, err := openCheckpointFile(m.dir, m.key, true, m.older...)
 	if err != nil {
 		return nil, verify.Checkpoint{}, err
 	}
@@ -151,6 +157,7 @@ func (m *mirroring) run() (err error) {
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	recv := newReceiver(m.ctx, m.dir, e, m.key)
+	recv.older = m.older
 	if err := m.compare(e); err != nil {
 		return err
 	}
@@ -165,10 +172,10 @@ func (m *mirroring) run() (err error) {
 func (m *mirroring) compare(e engine.Engine) error {
 	var stored, before verify.Checkpoint
 	err := e.View(func(s engine.Snapshot) (err error) {
-		if stored, _, err = readState(s, m.key); err != nil {
+		if stored, _, err = readState(s, m.key, m.older...); err != nil {
 			return err
 		}
-		before, err = readTarget(s, m.key)
+		before, err = readTarget(s, m.key, m.older...)
 		return err
 	})
 	if err != nil {
@@ -455,7 +462,7 @@ func (m *mirroring) keepCosigned() error {
 	if err != nil || raw == nil {
 		return err
 	}
-	cp, err := verify.OpenCheckpoint(raw, m.key)
+	cp, err := openSigned(raw, m.key, m.older)
 	if err != nil {
 		return fmt.Errorf("the log's cosigned checkpoint: %w", err)
 	}

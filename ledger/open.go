@@ -264,7 +264,7 @@ func (l *Ledger) stepBack(s engine.Snapshot, cp verify.Checkpoint) error {
 }
 
 // readState reads the newest checkpoint that the store holds.
-func readState(s engine.Snapshot, v note.Verifier) (verify.Checkpoint, time.Time, error) {
+func readState(s engine.Snapshot, v note.Verifier, older ...note.Verifier) (verify.Checkpoint, time.Time, error) {
 	const where = "state of the store"
 	var st state
 	err := s.Get([]byte(stateKey), func(value []byte) (err error) {
@@ -277,7 +277,7 @@ func readState(s engine.Snapshot, v note.Verifier) (verify.Checkpoint, time.Time
 	if err != nil {
 		return verify.Checkpoint{}, time.Time{}, &DamageError{Where: where, Problem: "cannot be read", Err: err}
 	}
-	cp, err := verify.OpenCheckpoint(st.note, v)
+	cp, err := openSigned(st.note, v, older)
 	if err != nil {
 		return verify.Checkpoint{}, time.Time{}, &DamageError{Where: where, Problem: "its checkpoint is not one", Err: err}
 	}

@@ -45,7 +45,8 @@ type receiver struct {
 	dir      string // whose disk the store is on
 	engine   engine.Engine
 	verifier note.Verifier
-	secret   []byte // of the identities; nil where no index of duplicates is kept
+	older    []note.Verifier // keys that it took the place of: what was stored before may be signed by them
+	secret   []byte          // of the identities; nil where no index of duplicates is kept
 	free     func(dir string) (uint64, error)
 
 	genesis genesis
@@ -327,8 +328,18 @@ func (r *receiver) resume() error {
 }
 
 // resumeAt reads of a store what the entries to come are judged by: the
-// genesis, and the time of the newest entry.
+// genesis, the keys that took the place of its, and the time of the newest entry.
 func (r *receiver) resumeAt(s engine.Snapshot) error {
+	if err := r.resumeGenesis(s); err != nil {
+		return err
+	}
+	_, at, err := readState(s, r.verifier, r.older...)
+	r.last = at
+	return err
+}
+
+// resumeGenesis reads the genesis of a store, and follows its rotations.
+func (r *receiver) resumeGenesis(s engine.Snapshot) error {
 	err := findSegment(s, 0, func(_ int64, seg segment) error {
 		for rec, err := range seg.records() {
 			if err != nil || rec.withheld || len(rec.body) == 0 {
@@ -346,12 +357,7 @@ func (r *receiver) resumeAt(s engine.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := r.resumeKeys(s); err != nil {
-		return err
-	}
-	_, at, err := readState(s, r.verifier)
-	r.last = at
-	return err
+	return r.resumeKeys(s)
 }
 
 // resumeKeys follows the rotations that the store has.
@@ -406,7 +412,7 @@ func prefixLast(prefix string) []byte {
 
 // readTarget reads the checkpoint that a mirror is being brought to; the zero
 // Checkpoint if the store is no mirror's.
-func readTarget(s engine.Snapshot, v note.Verifier) (verify.Checkpoint, error) {
+func readTarget(s engine.Snapshot, v note.Verifier, older ...note.Verifier) (verify.Checkpoint, error) {
 	const where = "target of the mirror"
 	var st state
 	err := s.Get([]byte(targetKey), func(value []byte) (err error) {
@@ -419,7 +425,7 @@ func readTarget(s engine.Snapshot, v note.Verifier) (verify.Checkpoint, error) {
 	if err != nil {
 		return verify.Checkpoint{}, &DamageError{Where: where, Problem: "cannot be read", Err: err}
 	}
-	cp, err := verify.OpenCheckpoint(st.note, v)
+	cp, err := openSigned(st.note, v, older)
 	if err != nil {
 		return verify.Checkpoint{}, &DamageError{Where: where, Problem: "its checkpoint is not one", Err: err}
 	}

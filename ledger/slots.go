@@ -164,6 +164,12 @@ func readSlot(data []byte, i int, v note.Verifier, older []note.Verifier) (verif
 	if err != nil {
 		return verify.Checkpoint{}, err
 	}
+	return openSigned(signed, v, older)
+}
+
+// openSigned opens a checkpoint that v signed, or one of the older keys. The error
+// is what v says of it.
+func openSigned(signed []byte, v note.Verifier, older []note.Verifier) (verify.Checkpoint, error) {
 	cp, err := verify.OpenCheckpoint(signed, v)
 	for _, o := range older {
 		if err == nil {

@@ -70,7 +70,10 @@ func (a *app) mirror(cmd *cobra.Command, url, key string, once bool, interval ti
 		return err
 	}
 	for {
-		err := a.mirrorOnce(cmd, c, v)
+		next, err := a.mirrorOnce(cmd, c, v)
+		if next != nil {
+			v = next
+		}
 		var wrong *statusError
 		switch {
 		case once || err != nil && ctx.Err() != nil:
@@ -109,6 +112,9 @@ func mirrorKey(dir, key string) (note.Verifier, error) {
 		return nil, err
 	}
 	if !first {
+		if _, _, err := readLogKey(filepath.Join(dir, keptKey(v))); err == nil && v.Name() == have.Name() {
+			return have, nil // a rotation led on from it
+		}
 		if v.Name() != have.Name() || v.KeyHash() != have.KeyHash() {
 			return nil, isFalse(fmt.Errorf("%s mirrors %s+%08x, and --key is %s+%08x", dir, have.Name(), have.KeyHash(), v.Name(), v.KeyHash()))
 		}
@@ -123,7 +129,9 @@ func mirrorKey(dir, key string) (note.Verifier, error) {
 	return v, os.WriteFile(at, text, 0o644)
 }
 
-func (a *app) mirrorOnce(cmd *cobra.Command, c *client.Client, v note.Verifier) error {
+// mirrorOnce is one pass. Where the log's key was rotated it returns the one in
+// force, which has taken the place of the other in the copy.
+func (a *app) mirrorOnce(cmd *cobra.Command, c *client.Client, v note.Verifier) (next note.Verifier, err error) {
 	bar := newProgress(-1, "mirror")
 	defer bar.finish()
 	opts := &ledger.CopyOptions{Report: func(p ledger.Progress) { bar.set(p.Done, p.Total) }}
@@ -139,16 +147,47 @@ func (a *app) mirrorOnce(cmd *cobra.Command, c *client.Client, v note.Verifier) 
 		if errors.As(err, &behind) {
 			err = &hinted{err, told + ". docs/runbook.md#rolled-back says what to do there"}
 		}
-		return err
+		return nil, err
 	}
 	bar.finish()
+	if got.LogKey != "" {
+		if next, err = a.takeRotation(v, got.LogKey); err != nil {
+			return nil, err
+		}
+	}
 	if a.output == "json" {
-		return printJSON(cmd.OutOrStdout(), map[string]any{"dir": a.dir, "size": got.Checkpoint.Size, "new": got.New, "withheld": got.Withheld, "checkpoint": string(got.Checkpoint.Note)})
+		return next, printJSON(cmd.OutOrStdout(), map[string]any{"dir": a.dir, "size": got.Checkpoint.Size, "new": got.New, "withheld": got.Withheld, "checkpoint": string(got.Checkpoint.Note)})
 	}
 	if got.New > 0 || cmd.Flags().Changed("once") {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: size %d, %s new\n", a.dir, got.Checkpoint.Size, entriesOf(got.New, got.Withheld))
 	}
-	return nil
+	return next, nil
+}
+
+// keptKey is the file that keeps a log key which is not in force any more.
+func keptKey(v note.Verifier) string { return fmt.Sprintf("log-%08x.vkey", v.KeyHash()) }
+
+// takeRotation makes the key that a rotation put into force the one that the copy
+// is of. The one before is kept beside it.
+func (a *app) takeRotation(old note.Verifier, vkey string) (note.Verifier, error) {
+	at := filepath.Join(a.dir, logVKeyFile)
+	before, err := os.ReadFile(at)
+	if err != nil {
+		return nil, err
+	}
+	kept := filepath.Join(a.dir, keptKey(old))
+	if err := writeWhole(kept, before, 0o644); err != nil {
+		return nil, err
+	}
+	if err := writeWhole(at, []byte(vkey+"\n"), 0o644); err != nil {
+		return nil, err
+	}
+	next, _, err := readLogKey(at)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(os.Stderr, "retrace: the log's key was rotated: %s is now %s+%08x, and the one before is kept in %s\n", at, next.Name(), next.KeyHash(), kept)
+	return next, nil
 }
 
 // tellServer shows the server the checkpoint that its log contradicts, so that
