@@ -226,7 +226,7 @@ func (r *Runner) Watch(ctx context.Context) error {
 			if r.opts.Failed != nil {
 				r.opts.Failed(err, wait)
 			}
-			err = sleep(ctx, wait)
+			err = r.rest(ctx, wait)
 		}
 		if err != nil {
 			return err
@@ -234,7 +234,8 @@ func (r *Runner) Watch(ctx context.Context) error {
 	}
 }
 
-// Wake has Watch look at the source at once, or once more if it is reading.
+// Wake has Watch look at the source at once, also where it waits after a failure,
+// or once more if it is reading.
 func (r *Runner) Wake() {
 	select {
 	case r.woken <- struct{}{}:
@@ -301,15 +302,4 @@ func backoff(failures int) time.Duration {
 // jitter is d, less up to the given part of it.
 func jitter(d time.Duration, part float64) time.Duration {
 	return d - time.Duration(rand.Float64()*part*float64(d))
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(max(d, 0))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -410,6 +410,29 @@ func TestWake(t *testing.T) {
 	}
 }
 
+// TestWakeAfterFailure has a source that failed looked at when somebody says that
+// it is worth it, and not when the wait would have been over.
+func TestWakeAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, log := new(list), new(ingesttest.Log)
+		l.fail(errors.New("the server is down"))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		r := runner(t, l, log, nil)
+		go func() { ended <- r.Watch(ctx) }()
+		synctest.Wait()
+		l.fail(nil)
+		l.add(t, 1, 1)
+		r.Wake()
+		synctest.Wait() // no time passes
+		if got := facts(t, log); got != 1 {
+			t.Errorf("%d facts after a failure and a wake-up, want 1", got)
+		}
+		cancel()
+		<-ended
+	})
+}
+
 // bell is a list that knows when to look again.
 type bell struct {
 	*list
