@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,99 +57,125 @@ func (b *bucket) one(ctx context.Context, key string, when time.Time) (*object, 
 		return nil, fmt.Errorf("asking for %s: %w", b.uri(key), err)
 	}
 	if err == nil && (when.IsZero() || !info.LastModified.After(when)) {
-		return &object{key, info.VersionID, strings.Trim(info.ETag, `"`), info.Size, info.LastModified}, nil
+		o := described(info)
+		return &o, nil
 	}
 	if when.IsZero() {
 		return nil, nil
 	}
 	there := err == nil
-	older, err := b.versions(ctx, key, when, false)
-	if err != nil {
+	past, err := b.versions(ctx, key, when)
+	switch {
+	case err != nil && !unversioned(err):
 		return nil, err
-	}
-	if o, ok := older[key]; ok {
-		return &o, nil
-	}
-	if there {
+	case past[key].lost || there && past[key].object == nil:
 		return nil, fmt.Errorf("%s: %w", b.uri(key), errOverwritten)
 	}
-	return nil, nil
+	return past[key].object, nil
 }
 
-// below are the objects whose keys begin with prefix.
+// below are the objects whose keys begin with prefix, by key.
 func (b *bucket) below(ctx context.Context, prefix string, when time.Time) ([]object, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the listing where it is left early
-	var objects []object
-	var late []string
-	for info := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
-		if info.Err != nil {
-			return nil, fmt.Errorf("listing %s: %w", b.uri(prefix), info.Err)
-		}
-		if strings.HasSuffix(info.Key, "/") {
-			continue // a mark that consoles make for an empty folder
-		}
-		if len(objects)+len(late) >= maxObjects {
-			return nil, &schema.FieldError{Field: "uri", Reason: fmt.Sprintf("%s holds more than %d objects", b.uri(prefix), maxObjects)}
-		}
-		if !when.IsZero() && info.LastModified.After(when) {
-			late = append(late, info.Key)
-			continue
-		}
-		// A listing does not say which version it lists; the time tells.
-		objects = append(objects, object{info.Key, info.VersionID, strings.Trim(info.ETag, `"`), info.Size, info.LastModified})
+	if when.IsZero() {
+		return b.current(ctx, prefix, when)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	past, err := b.versions(ctx, prefix, when)
+	if unversioned(err) {
+		return b.current(ctx, prefix, when)
 	}
-	if len(late) == 0 {
-		return objects, nil
-	}
-	older, err := b.versions(ctx, prefix, when, true)
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range late {
-		if o, ok := older[key]; ok {
-			objects = append(objects, o)
+	var objects []object
+	for _, key := range slices.Sorted(maps.Keys(past)) {
+		// Without one of its objects the folder would be another one.
+		if past[key].lost {
+			return nil, fmt.Errorf("%s: %w", b.uri(key), errOverwritten)
 		}
-	}
-	if len(objects) == 0 {
-		return nil, fmt.Errorf("%s: %w", b.uri(prefix), errOverwritten)
+		if o := past[key].object; o != nil {
+			objects = append(objects, *o)
+		}
 	}
 	return objects, nil
 }
 
-// versions are, of each key, the newest version that was there at a time.
-func (b *bucket) versions(ctx context.Context, prefix string, when time.Time, recursive bool) (map[string]object, error) {
+// current are the objects that are there now, and an error if one of them was
+// written later than at a time: a listing does not say what was there before.
+func (b *bucket) current(ctx context.Context, prefix string, when time.Time) ([]object, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the listing where it is left early
+	var objects []object
+	for info := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
+		switch {
+		case info.Err != nil:
+			return nil, fmt.Errorf("listing %s: %w", b.uri(prefix), info.Err)
+		case strings.HasSuffix(info.Key, "/"):
+			continue // a mark that consoles make for an empty folder
+		case len(objects) >= maxObjects:
+			return nil, b.tooMany(prefix)
+		case !when.IsZero() && info.LastModified.After(when):
+			return nil, fmt.Errorf("%s: %w", b.uri(info.Key), errOverwritten)
+		}
+		objects = append(objects, described(info))
+	}
+	return objects, ctx.Err()
+}
+
+func (b *bucket) tooMany(prefix string) error {
+	return &schema.FieldError{Field: "uri", Reason: fmt.Sprintf("%s holds more than %d objects", b.uri(prefix), maxObjects)}
+}
+
+// described is an object as a listing, or the store when asked for it, tells of
+// it: the latter in whole seconds.
+func described(info minio.ObjectInfo) object {
+	return object{info.Key, info.VersionID, strings.Trim(info.ETag, `"`), info.Size, info.LastModified.Truncate(time.Second)}
+}
+
+// past is what was under a key at a time.
+type past struct {
+	object *object   // nil if nothing was there
+	at     time.Time // when it was written, or deleted
+	lost   bool      // something was written since over whatever was there
+}
+
+// noVersion is what stores call what was written while the bucket kept no
+// versions. The next write without versions replaces it.
+const noVersion = "null"
+
+// versions are what was under the keys that begin with prefix at a time; of a
+// prefix without a slash at its end, under that key alone. Keys that were
+// written first after that time have no object.
+func (b *bucket) versions(ctx context.Context, prefix string, when time.Time) (map[string]past, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	newest := map[string]object{}
-	gone := map[string]time.Time{} // deleted at
-	for info := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: recursive, WithVersions: true}) {
-		if info.Err != nil {
+	folder := strings.HasSuffix(prefix, "/")
+	found := map[string]past{}
+	for info := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: folder, WithVersions: true}) {
+		switch {
+		case info.Err != nil:
 			return nil, fmt.Errorf("listing the versions of %s: %w", b.uri(prefix), info.Err)
-		}
-		if info.LastModified.After(when) || info.VersionID == "" || info.VersionID == "null" || strings.HasSuffix(info.Key, "/") {
+		case strings.HasSuffix(info.Key, "/") || !folder && info.Key != prefix:
 			continue
+		case len(found) >= maxObjects:
+			return nil, b.tooMany(prefix)
 		}
-		if info.IsDeleteMarker {
-			if info.LastModified.After(gone[info.Key]) {
-				gone[info.Key] = info.LastModified
+		p := found[info.Key]
+		switch late := info.LastModified.After(when); {
+		case late:
+			p.lost = p.lost || info.VersionID == "" || info.VersionID == noVersion
+		case info.LastModified.After(p.at): // of one time, the newest is listed first
+			p.at, p.object = info.LastModified, nil
+			if o := described(info); !info.IsDeleteMarker {
+				p.object = &o
 			}
-			continue
 		}
-		if have, ok := newest[info.Key]; !ok || info.LastModified.After(have.modified) {
-			newest[info.Key] = object{info.Key, info.VersionID, strings.Trim(info.ETag, `"`), info.Size, info.LastModified}
-		}
+		found[info.Key] = p
 	}
-	for key, at := range gone {
-		if o, ok := newest[key]; ok && at.After(o.modified) {
-			delete(newest, key)
-		}
-	}
-	return newest, ctx.Err()
+	return found, ctx.Err()
 }
+
+// unversioned says that the store knows no versions at all.
+func unversioned(err error) bool { return code(err) == minio.NotImplemented }
 
 // read copies an object to w and returns its digest. It is an error if the
 // object was replaced since it was listed.

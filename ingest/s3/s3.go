@@ -156,12 +156,22 @@ func (n *named) RetrieveWithCredContext(*credentials.CredContext) (credentials.V
 // IsExpired implements credentials.Provider.
 func (n *named) IsExpired() bool { return true }
 
+// code is what the store says went wrong, "" if it is not the store that says
+// so.
+func code(err error) string {
+	var r minio.ErrorResponse
+	if errors.As(err, &r) {
+		return r.Code
+	}
+	return ""
+}
+
 // missing says that there is nothing under a key.
 func missing(err error) bool {
-	r := minio.ToErrorResponse(err)
-	return r.Code == minio.NoSuchKey || r.Code == minio.NoSuchVersion || r.Code == minio.MethodNotAllowed
+	c := code(err)
+	return c == minio.NoSuchKey || c == minio.NoSuchVersion || c == minio.MethodNotAllowed
 }
 
 // denied says that the store lets us not read something, and would not if it
 // were asked again.
-func denied(err error) bool { return minio.ToErrorResponse(err).Code == minio.AccessDenied }
+func denied(err error) bool { return code(err) == minio.AccessDenied }

@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/ingesttest"
@@ -230,6 +233,79 @@ func TestWhatIsNotThere(t *testing.T) {
 		var setting *ingest.SettingError
 		if _, _, err := Kind().Open(t.Context(), ingest.Place{URL: "s3://b", With: []byte(with)}, ingest.Env{Entries: &s.entries}); !errors.As(err, &setting) {
 			t.Errorf("with %s: %v, want a *SettingError", with, err)
+		}
+	}
+}
+
+// TestFolderInPart has some of what is below a prefix written, written over or
+// deleted after the step ended: the folder is what it was, or nothing is said.
+func TestFolderInPart(t *testing.T) {
+	for _, versions := range []bool{true, false} {
+		s := newStore(t, versions)
+		for _, folder := range []string{"over", "gone", "more"} {
+			s.put(t, folder+"/a", "a")
+			s.put(t, folder+"/b", "b")
+		}
+		want, err := schema.TreeDigest([]schema.SnapshotFile{
+			{Path: "a", Type: "file", Size: 1, SHA256: sum("a")}, {Path: "b", Type: "file", Size: 1, SHA256: sum("b")},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1100 * time.Millisecond) // times of objects are whole seconds
+		ended := time.Now().Add(-slack)
+		time.Sleep(1100 * time.Millisecond)
+		s.put(t, "over/b", "B")
+		s.put(t, "more/c", "c")
+		if err := s.Client.RemoveObject(t.Context(), s.bucket, "gone/b", minio.RemoveObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		s.entries.step(t, "run-1", ended, s.uri("over"), s.uri("gone"), s.uri("more"))
+		said, left := s.look(t)
+		for _, folder := range []string{"over", "gone", "more"} {
+			st, ok := said[s.uri(folder)]
+			switch {
+			case versions && !ok:
+				t.Errorf("%s, with versions: left out: %v", folder, left[s.uri(folder)])
+			case versions && st.Subject[0].Digest[schema.RetraceTree1] != want:
+				t.Errorf("%s, with versions: it is not the folder that the step left", folder)
+			case !versions && folder != "gone" && !errors.Is(left[s.uri(folder)], errOverwritten):
+				t.Errorf("%s, without versions: said %v, left out for %v", folder, ok, left[s.uri(folder)])
+			}
+		}
+	}
+}
+
+// TestDenied may read some of the bucket only: the rest is left out, and what
+// comes after it is read.
+func TestDenied(t *testing.T) {
+	s := newStore(t, true)
+	s.put(t, "closed/model", "closed")
+	s.put(t, "closed/saved/a", "closed")
+	s.put(t, "open/model", "open")
+	s.entries.step(t, "run-1", time.Now(), s.uri("closed/model"), s.uri("closed/saved"), s.uri("open/model"))
+	policy := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":["s3:ListBucket","s3:ListBucketVersions"],"Resource":"arn:aws:s3:::%[1]s"},
+		{"Effect":"Allow","Action":["s3:GetObject","s3:GetObjectVersion"],"Resource":"arn:aws:s3:::%[1]s/open/*"}]}`, s.bucket)
+	role, err := credentials.NewSTSAssumeRole(s.URL, credentials.STSAssumeRoleOptions{AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Policy: policy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := role.GetWithContext(&credentials.CredContext{Client: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", keys.AccessKeyID)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", keys.SecretAccessKey)
+	t.Setenv("AWS_SESSION_TOKEN", keys.SessionToken)
+	s.place.With = fmt.Appendf(nil, `{"endpoint":%q}`, s.URL)
+	said, left := s.look(t)
+	if _, ok := said[s.uri("open/model")]; !ok || len(said) != 1 {
+		t.Errorf("said %v, want what may be read", said)
+	}
+	for _, closed := range []string{"closed/model", "closed/saved"} {
+		if !denied(left[s.uri(closed)]) {
+			t.Errorf("%s: left out for %v, want that it may not be read", closed, left[s.uri(closed)])
 		}
 	}
 }
