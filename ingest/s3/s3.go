@@ -88,7 +88,7 @@ func (b *bucket) uri(key string) string {
 // key is that of a location, if it is in the bucket and below its prefix.
 func (b *bucket) key(uri string) (string, bool) {
 	key, ok := strings.CutPrefix(uri, Name+"://"+b.name+"/")
-	key = strings.TrimSuffix(key, "/")
+	key = strings.TrimRight(key, "/")
 	if !ok || key == "" {
 		return "", false
 	}
@@ -103,6 +103,9 @@ func (s *settings) client() (*minio.Client, error) {
 	}
 	if endpoint == "" {
 		endpoint = "https://s3.amazonaws.com"
+	}
+	if ingest.WithoutCredentials(endpoint) != endpoint {
+		return nil, ingest.Setting("endpoint", errors.New("it holds credentials: name them with accessKey and secretKey, by file or variable"))
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil {

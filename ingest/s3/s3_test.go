@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,6 +185,7 @@ func sum(text string) string {
 // TestOverwritten overwrites what steps left: with versions, what was there when
 // the step ended is hashed and fetched; without, nothing is made up.
 func TestOverwritten(t *testing.T) {
+	t.Parallel()
 	for _, versions := range []bool{true, false} {
 		s := newStore(t, versions)
 		s.put(t, "m/model", "old")
@@ -221,18 +226,20 @@ func TestWhatIsNotThere(t *testing.T) {
 	s := newStore(t, false)
 	s.entries.step(t, "run-1", time.Now(), s.uri("nothing"), "s3://another/model", "gs://"+s.bucket+"/model", s.uri("a"))
 	said, left := s.look(t)
-	if len(said) > 0 || len(left) > 0 {
-		t.Errorf("said %v, left out %v", said, left)
+	if len(said) > 0 || len(left) != 2 || !errors.Is(left[s.uri("nothing")], errNothing) || !errors.Is(left[s.uri("a")], errNothing) {
+		t.Errorf("said %v, left out %v, want two locations in the bucket left out", said, left)
 	}
 	for _, wrong := range []string{"s3://", "s3:///key", "s3://u:p@b/k", "s3://b?x=1", "s3://b:80/k"} {
 		if _, _, err := Kind().Open(t.Context(), ingest.Place{URL: wrong}, ingest.Env{Entries: &s.entries}); err == nil {
 			t.Errorf("%q is taken for a bucket", wrong)
 		}
 	}
-	for _, with := range []string{`{"endpoint":"nowhere"}`, `{"accessKey":{"env":"A"}}`, `{"accessKey":"AKIA"}`, `{"colour":1}`} {
+	for _, with := range []string{`{"endpoint":"nowhere"}`, `{"endpoint":"https://user:hunter2@host"}`, `{"accessKey":{"env":"A"}}`, `{"accessKey":"AKIA"}`, `{"colour":1}`} {
 		var setting *ingest.SettingError
 		if _, _, err := Kind().Open(t.Context(), ingest.Place{URL: "s3://b", With: []byte(with)}, ingest.Env{Entries: &s.entries}); !errors.As(err, &setting) {
 			t.Errorf("with %s: %v, want a *SettingError", with, err)
+		} else if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("with %s: the error holds the password: %v", with, err)
 		}
 	}
 }
@@ -240,6 +247,7 @@ func TestWhatIsNotThere(t *testing.T) {
 // TestFolderInPart has some of what is below a prefix written, written over or
 // deleted after the step ended: the folder is what it was, or nothing is said.
 func TestFolderInPart(t *testing.T) {
+	t.Parallel()
 	for _, versions := range []bool{true, false} {
 		s := newStore(t, versions)
 		for _, folder := range []string{"over", "gone", "more"} {
@@ -308,4 +316,80 @@ func TestDenied(t *testing.T) {
 			t.Errorf("%s: left out for %v, want that it may not be read", closed, left[s.uri(closed)])
 		}
 	}
+}
+
+// TestNoVersions has a store that knows no versions at all, as some do: what was
+// written before the step ended is read, and nothing is made up of the rest.
+func TestNoVersions(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, false)
+	target, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // it is signed
+	}}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("versions") {
+			w.WriteHeader(http.StatusNotImplemented)
+			fmt.Fprint(w, `<Error><Code>NotImplemented</Code><Message>ListObjectVersions is not implemented</Message></Error>`)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer front.Close()
+	s.place.With = []byte(strings.Replace(string(s.place.With), s.URL, front.URL, 1))
+
+	s.put(t, "kept/a", "a")
+	s.put(t, "over/a", "a")
+	s.put(t, "over/b", "b")
+	time.Sleep(1100 * time.Millisecond) // times of objects are whole seconds
+	ended := time.Now().Add(-slack)
+	time.Sleep(1100 * time.Millisecond)
+	s.put(t, "over/b", "B")
+	s.entries.step(t, "run-1", ended, s.uri("kept"), s.uri("over"), s.uri("over/b"), s.uri("over/a"))
+	said, left := s.look(t)
+	if _, kept := said[s.uri("kept")]; !kept || len(said) != 2 || said[s.uri("over/a")].Subject[0].Digest[schema.SHA256] != sum("a") {
+		t.Errorf("said %v, want the folder and the object that nobody wrote over", said)
+	}
+	for _, over := range []string{"over", "over/b"} {
+		if !errors.Is(left[s.uri(over)], errOverwritten) {
+			t.Errorf("%s: left out for %v, want that it was written over", over, left[s.uri(over)])
+		}
+	}
+}
+
+// FuzzLocation reads locations as statements of others hold them: what is taken
+// for a place in the bucket is in it, and has one name.
+func FuzzLocation(f *testing.F) {
+	for _, uri := range []string{
+		"s3://mlpipeline/v2/artifacts/forecast/01JGJX4T60/model", "s3://mlpipeline/v2/artifacts/", "s3://mlpipeline", "s3://mlpipeline/v2/artifacts2/x",
+		"s3://mlpipeline/v2/artifacts/a b?versionId=4f1c9d2e", "s3://mlpipeline/v2/artifacts//x/", "s3://u:p@mlpipeline/v2/artifacts/x",
+		"s3://mlpipeline/v2/artifacts/saved?at=2026-11-26T18:00:00Z", "minio://mlpipeline/v2/artifacts/x", "s3://mlpipeline/v2/artifacts/%zz?at=x",
+	} {
+		f.Add(uri)
+	}
+	place := ingest.Place{URL: "s3://mlpipeline/v2/artifacts", With: []byte(`{"endpoint":"http://127.0.0.1:9"}`)}
+	b, err := openBucket(place)
+	if err != nil {
+		f.Fatal(err)
+	}
+	fetch := &fetcher{ingest.Env{Places: []ingest.Place{place}}}
+	f.Fuzz(func(t *testing.T, uri string) {
+		if key, ok := b.key(uri); ok {
+			if again, ok := b.key(b.uri(key)); !ok || again != key {
+				t.Errorf("%q is the key %q, whose location is the key %q", uri, key, again)
+			}
+		}
+		if at, key, _, _, err := fetch.locate(uri); err == nil && (at.name == "" || key == "") {
+			t.Errorf("%q is located in the bucket %q under the key %q", uri, at.name, key)
+		}
+		if p, err := parsePosition(uri); err == nil && uri != "" {
+			if again, err := parsePosition(p.String()); err != nil || again != p {
+				t.Errorf("the cursor %q is %v, which is read again as %v (%v)", uri, p, again, err)
+			}
+		}
+	})
 }

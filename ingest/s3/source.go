@@ -175,22 +175,28 @@ func (b *bucket) locations(e schema.Entry) []location {
 // what it left may have been written by the clock of the store.
 const slack = 2 * time.Minute
 
-// look reads what is at a location and says what it is. What is not there gives
-// an event that says nothing; what cannot be read is left out.
+// errNothing is why a location is left out where nothing is.
+var errNothing = errors.New("nothing is there, and nothing is kept of what was")
+
+// look reads what is at a location and says what it is. What is not there, or
+// cannot be read, is left out.
 func (s *source) look(ctx context.Context, l location) (ingest.Event, error) {
 	when := l.when
 	if !when.IsZero() {
 		when = when.Add(slack)
 	}
 	objects, folder, err := s.bucket.at(ctx, l.key, when)
-	if err == nil && len(objects) > 0 {
+	if err == nil && len(objects) == 0 {
+		err = errNothing
+	}
+	if err == nil {
 		var st schema.Statement
 		if st, err = s.describe(ctx, l, objects, folder, when); err == nil {
 			return ingest.Event{Statement: st}, nil
 		}
 	}
 	var odd *schema.FieldError
-	if errors.Is(err, errOverwritten) || denied(err) || missing(err) || errors.As(err, &odd) {
+	if errors.Is(err, errNothing) || errors.Is(err, errOverwritten) || denied(err) || missing(err) || errors.As(err, &odd) {
 		return ingest.Event{Skipped: &ingest.Skip{Object: s.bucket.uri(l.key), Reason: err}}, nil
 	}
 	return ingest.Event{}, err
