@@ -138,26 +138,35 @@ func who(r *http.Request) *caller {
 	return c
 }
 
-// with serves only callers that have the role; anybody if it is "".
-func (s *Server) with(role Role, next http.Handler) http.Handler {
+// with serves only callers that have one of the roles; anybody if there is none.
+func (s *Server) with(next http.Handler, roles ...Role) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := s.callerOf(r)
 		switch {
-		case role == "" && errors.Is(err, errNoToken):
+		case len(roles) == 0 && errors.Is(err, errNoToken):
 			c = caller{} // what anybody may ask is not refused for a stale token
 		case err != nil:
 			s.refuse(w, r, err)
 			return
-		case role == "" || c.may(role):
+		case len(roles) == 0 || slices.ContainsFunc(roles, c.may):
 		case c.token.Name == "":
 			s.refuse(w, r, errNoToken)
 			return
 		default:
-			s.refuse(w, r, &graphql.Error{Code: graphql.CodeForbidden, Message: fmt.Sprintf("the token %s has not the role %s", c.token.Name, role)})
+			s.refuse(w, r, &graphql.Error{Code: graphql.CodeForbidden, Message: fmt.Sprintf("the token %s has not the role %s", c.token.Name, eitherOf(roles))})
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, &c)))
 	})
+}
+
+// eitherOf names roles of which one would do.
+func eitherOf(roles []Role) string {
+	var names []string
+	for _, r := range roles {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, " or ")
 }
 
 // clip shortens a value from outside for a message.

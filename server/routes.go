@@ -17,37 +17,39 @@ import (
 // and signed checkpoints, is for everybody.
 func (s *Server) routes(fromElsewhere bool) http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, role Role, h http.HandlerFunc) {
-		mux.Handle(pattern, s.metrics.counted(pattern, s.with(role, h)))
+	handle := func(pattern string, h http.HandlerFunc, roles ...Role) {
+		mux.Handle(pattern, s.metrics.counted(pattern, s.with(h, roles...)))
 	}
-	asking := Role("")
+	var asking []Role
 	if fromElsewhere {
-		asking = RoleReader
+		asking = []Role{RoleReader}
 	}
-	handle("GET /{$}", asking, s.index)
-	handle("/graphql", asking, s.graphQL)
+	handle("GET /{$}", s.index, asking...)
+	handle("/graphql", s.graphQL, asking...)
 	tiles := s.ledger.Handler().ServeHTTP
-	handle("GET /checkpoint", "", tiles)
-	handle("GET /checkpoint.cosigned", "", tiles)
-	handle("GET /tile/", "", tiles)
-	handle("POST /v1/checkpoint", "", s.postCheckpoint)
-	handle("POST /v1/statements", RoleRecorder, s.postStatements)
-	handle("POST /v1/erasures", RoleAdmin, s.postErasure)
-	handle("GET /v1/cursor", RoleRecorder, s.getCursor)
-	handle("GET /v1/entries", asking, s.getEntries)
-	handle("GET /v1/backup", RoleAdmin, s.getBackup)
-	handle("GET /v1/content/{key}", RoleRestorer, s.getContent)
-	handle("PUT /v1/content/{key}", RoleRecorder, s.putContent)
-	handle("PUT /v1/content/{key}/alias", RoleRecorder, s.putAlias)
-	handle("GET /v1/sources", RoleReader, s.getSources)
-	handle("GET /v1/restorations/{file}", RoleRestorer, s.getRestoration)
+	handle("GET /checkpoint", tiles)
+	handle("GET /checkpoint.cosigned", tiles)
+	handle("GET /tile/", tiles)
+	handle("POST /v1/checkpoint", s.postCheckpoint)
+	handle("POST /v1/statements", s.postStatements, RoleRecorder)
+	handle("POST /v1/erasures", s.postErasure, RoleAdmin)
+	handle("GET /v1/cursor", s.getCursor, RoleRecorder)
+	handle("GET /v1/entries", s.getEntries, asking...)
+	handle("GET /v1/backup", s.getBackup, RoleAdmin)
+	// Whoever hands bytes in asks first whether they are there.
+	handle("HEAD /v1/content/{key}", s.getContent, RoleRestorer, RoleRecorder)
+	handle("GET /v1/content/{key}", s.getContent, RoleRestorer)
+	handle("PUT /v1/content/{key}", s.putContent, RoleRecorder)
+	handle("PUT /v1/content/{key}/alias", s.putAlias, RoleRecorder)
+	handle("GET /v1/sources", s.getSources, RoleReader)
+	handle("GET /v1/restorations/{file}", s.getRestoration, RoleRestorer)
 	if s.opt.Hook != nil {
-		handle("POST /webhooks/{name}", "", s.postWebhook) // each source checks its own signature
+		handle("POST /webhooks/{name}", s.postWebhook) // each source checks its own signature
 	}
-	handle("GET /healthz", "", healthz)
-	handle("GET /readyz", "", s.readyz)
-	handle("GET /metrics", asking, promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}).ServeHTTP)
-	handle("/", "", s.nothing)
+	handle("GET /healthz", healthz)
+	handle("GET /readyz", s.readyz)
+	handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}).ServeHTTP, asking...)
+	handle("/", s.nothing)
 	return mux
 }
 

@@ -152,6 +152,8 @@ func TestFromElsewhere(t *testing.T) {
 		t.Errorf("the entry does not say whose token it came with: %s", out)
 	}
 
+	agentFromElsewhere(t, dir, address, token)
+
 	done(t, dir, "tokens", "revoke", "notebook")
 	if status, _ := outside.call(t, "POST", "/graphql", reader, query); status != 401 {
 		t.Errorf("a revoked token = %d, want 401", status)
@@ -168,6 +170,40 @@ func TestFromElsewhere(t *testing.T) {
 	renewed := callFrom(t, address, newCertificate(t, dir))
 	if status, _ := renewed.call(t, "GET", "/checkpoint", "", ""); status != 200 {
 		t.Errorf("under the renewed certificate: %d", status)
+	}
+}
+
+// agentFromElsewhere has an agent on another machine run a step, ask what it made
+// and bring that back, with the roles for it and no more.
+func agentFromElsewhere(t *testing.T, dir, address string, token func(string, ...string) string) {
+	t.Helper()
+	records, restores := token("agent", "--role", "reader", "--role", "recorder"), token("back", "--role", "reader,restorer,recorder")
+	work := t.TempDir()
+	if err := os.WriteFile(filepath.Join(work, "in"), []byte("bytes\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := t.TempDir()
+	agent := func(token string, args ...string) (string, error) {
+		cmd := retraceCommand(t, work, append([]string{"--server", "https://" + address}, args...)...)
+		cmd.Env = append(cmd.Env, "RETRACE_TOKEN="+token, "SSL_CERT_FILE="+filepath.Join(dir, "tls.crt"), "XDG_CONFIG_HOME="+config)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := agent(records, "run", "--in", "in", "--out", "out", "--model", "far", "--", "cp", "in", "out"); err != nil {
+		t.Fatalf("an agent that may record: %v\n%s", err, out)
+	}
+	if out, err := agent(records, "lineage", "far"); err != nil || !strings.Contains(out, "cp in out") {
+		t.Errorf("asking for what it made: %v\n%s", err, out)
+	}
+	if out, err := agent(records, "restore", "far", "--to", "denied"); err == nil {
+		t.Errorf("an agent that may not read bytes restored:\n%s", out)
+	}
+	if out, err := agent(restores, "restore", "far", "--to", "back"); err != nil || !strings.Contains(out, "COMPLETE") {
+		t.Errorf("restoring from elsewhere: %v\n%s", err, out)
+	}
+	onlyReads := token("reads", "--role", "reader,restorer")
+	if out, err := agent(onlyReads, "run", "--in", "in", "--out", "other", "--", "cp", "in", "other"); err == nil {
+		t.Errorf("an agent that may not record did:\n%s", out)
 	}
 }
 
