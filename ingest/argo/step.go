@@ -71,15 +71,19 @@ func (w *workflow) finished() []*node {
 // task is what the step is called in its pipeline: attempts have the name of
 // what they are attempts at, and Kubeflow's executors that of their task.
 func (w *workflow) task(n *node) string {
+	if n.driver() {
+		if name := n.parameter("task-name"); name != "" {
+			return name
+		}
+		return strings.TrimSuffix(n.DisplayName, kubeflowDriver)
+	}
 	if strings.HasPrefix(n.TemplateName, kubeflowPrefix) {
 		if dag := w.nodes[n.BoundaryID]; dag != nil && dag.DisplayName != "" {
 			return dag.DisplayName
 		}
 	}
-	for _, parent := range w.nodes {
-		if parent.Type == "Retry" && slices.Contains(parent.Children, n.ID) {
-			return parent.DisplayName
-		}
+	if of := w.attempts[n.ID]; of != "" {
+		return of
 	}
 	if n.DisplayName != "" {
 		return n.DisplayName
@@ -360,38 +364,36 @@ func (s *step) ran(pod *image, asked string) {
 // producer is the run ID of the step of this run that left something at a
 // location; "" if there is none, or it is n itself.
 func (w *workflow) producer(uri string, n *node) string {
-	if uri == "" {
-		return ""
-	}
-	repository := &w.Status.ArtifactRepoState.Repository
-	for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
-		other := w.nodes[id]
-		if other == n || !other.runs() {
-			continue
-		}
-		if other.leaves(uri, repository) {
-			return w.runID(other)
+	for _, id := range w.leavers[uri] {
+		if id != n.ID {
+			return w.runID(w.nodes[id])
 		}
 	}
 	return ""
 }
 
-func (n *node) leaves(uri string, repository *location) bool {
+// leaves are the locations where the step left something.
+func (n *node) leaves(repository *location) []string {
+	var uris []string
 	for _, a := range n.Outputs.Artifacts {
-		if a.location.uri(repository) == uri {
-			return true
+		if uri := a.location.uri(repository); uri != "" {
+			uris = append(uris, uri)
 		}
 	}
 	for _, p := range n.Outputs.Parameters {
-		if normal(p.text()) == uri {
-			return true
+		if text := p.text(); objectPattern.MatchString(text) {
+			uris = append(uris, normal(text))
 		}
 	}
-	left := false
+	// One that cannot be read is said where the step itself is.
 	if e, ok, err := n.execution(); ok && err == nil {
-		sorted(e.input.Outputs.Artifacts, func(_ string, a runtimeArtifact) { left = left || normal(a.URI) == uri })
+		sorted(e.input.Outputs.Artifacts, func(_ string, a runtimeArtifact) {
+			if a.URI != "" {
+				uris = append(uris, normal(a.URI))
+			}
+		})
 	}
-	return left
+	return uris
 }
 
 // fields are what a rule can name a model by.

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ type workflow struct {
 
 	nodes     map[string]*node
 	templates map[string]*template
+	attempts  map[string]string   // by ID of a node, what the node is called that it is an attempt at
+	leavers   map[string][]string // by location, the IDs of the steps that left something there, in order
 }
 
 type spec struct {
@@ -184,7 +187,31 @@ func parseWorkflow(raw []byte) (*workflow, error) {
 		return nil, err
 	}
 	w.Status.Phase = w.phase()
+	w.index()
 	return w, w.readTemplates()
+}
+
+// index notes what is looked up for each step, so that a Workflow of thousands of
+// steps is not gone through for each of them.
+func (w *workflow) index() {
+	w.attempts, w.leavers = map[string]string{}, map[string][]string{}
+	repository := &w.Status.ArtifactRepoState.Repository
+	for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
+		n := w.nodes[id]
+		if n.Type == "Retry" {
+			for _, child := range n.Children {
+				w.attempts[child] = n.DisplayName
+			}
+		}
+		if !n.runs() {
+			continue
+		}
+		for _, uri := range n.leaves(repository) {
+			if have := w.leavers[uri]; len(have) == 0 || have[len(have)-1] != id {
+				w.leavers[uri] = append(have, id)
+			}
+		}
+	}
 }
 
 // isZero says whether there is no status at all.
@@ -232,8 +259,8 @@ func (w *workflow) allNodes() (map[string]*node, error) {
 		}
 	}
 	for id, n := range nodes {
-		if n == nil || n.ID == "" {
-			return nil, &schema.FieldError{Field: "status.nodes." + id, Reason: "has no id"}
+		if n == nil || n.ID != id {
+			return nil, &schema.FieldError{Field: "status.nodes." + id, Reason: "has another id, or none"}
 		}
 	}
 	return nodes, nil
