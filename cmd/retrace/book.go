@@ -103,11 +103,13 @@ type book struct {
 	dir      string // "" for one that is only behind a server
 	log      bookLog
 	graph    *lineage.Graph
-	observer *keys.Private  // nil where the private key is not here
-	store    contentStore   // nil where content is not at hand
-	places   []ingest.Place // of the sources that are watched, where they are configured
-	client   *client.Client // of the server that holds the ledger; nil if it is open here
-	close    []func() error
+	observer *keys.Private // nil where the private key is not here
+	store    contentStore  // nil where content is not at hand
+	// places are the sources that a configuration names, as it is now; nil where
+	// there is none.
+	places func() []ingest.Place
+	client *client.Client // of the server that holds the ledger; nil if it is open here
+	close  []func() error
 }
 
 // Close closes what open opened, last first.

@@ -106,11 +106,8 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	if feeder != nil {
 		opt.Witnesses = feeder.Status
 	}
-	if b.places, err = c.places(); err != nil {
-		listener.Close()
-		return cannot(err)
-	}
 	watched := newWatching(b, logger)
+	b.places = watched.places
 	defer watched.close()
 	opt.Sources, opt.Hook = watched.status, watched.hook
 	s, err := server.New(dir, l, b.graph, opt)

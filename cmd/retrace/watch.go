@@ -136,7 +136,10 @@ func (b *book) openSource(ctx context.Context, log ingest.Log, arg string, inter
 
 // env is what kinds need of this program.
 func (b *book) env() ingest.Env {
-	env := ingest.Env{Places: b.places}
+	var env ingest.Env
+	if b.places != nil {
+		env.Places = b.places()
+	}
 	if b.log != nil {
 		env.Entries = b.log
 	}

@@ -29,6 +29,7 @@ type watching struct {
 
 	mu      sync.Mutex
 	running map[string]*runningSource // by canonical name
+	at      []ingest.Place            // of all that are configured
 }
 
 type runningSource struct {
@@ -68,6 +69,7 @@ func (w *watching) apply(ctx context.Context, c *configFile) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.at = env.Places
 	for name, have := range w.running {
 		want, ok := opened[name]
 		if ok && reflect.DeepEqual(have.config, want.config) && reflect.DeepEqual(have.naming, want.naming) && !have.over() {
@@ -83,6 +85,14 @@ func (w *watching) apply(ctx context.Context, c *configFile) error {
 		w.start(ctx, name, r)
 	}
 	return nil
+}
+
+// places are where the sources are that are configured: what restores from them
+// finds its way and its credentials there.
+func (w *watching) places() []ingest.Place {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at
 }
 
 // over says whether the source is watched no more, as after a conflict.

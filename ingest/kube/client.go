@@ -34,11 +34,7 @@ func (s Settings) config() (*rest.Config, error) {
 	case s.Context != "":
 		rules = clientcmd.NewDefaultClientConfigLoadingRules()
 	default:
-		c, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("no kubeconfig is named, and this is no pod with a service account")
-		}
-		return c, err
+		return rest.InClusterConfig()
 	}
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
 		rules,
@@ -140,13 +136,20 @@ func gone(err error) bool {
 // Client asks one API server. It only reads.
 type Client struct {
 	base *url.URL
-	http *http.Client
+	http *http.Client // nil outside of a cluster that the settings are for
 }
+
+// errOutside is why a cluster cannot be asked whose settings are those of a pod in
+// it. They are no fault: a configuration can be checked anywhere.
+var errOutside = errors.New("no kubeconfig is named, and this is no pod with a service account")
 
 // NewClient returns a client of the cluster that the settings name. It does not
 // ask it anything.
 func NewClient(s Settings) (*Client, error) {
 	config, err := s.config()
+	if errors.Is(err, rest.ErrNotInCluster) {
+		return &Client{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +184,9 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, v any) 
 
 // open begins a request. An answer that is no success is a *StatusError.
 func (c *Client) open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	if c.http == nil {
+		return nil, errOutside
+	}
 	u := *c.base
 	u.Path = strings.TrimSuffix(u.Path, "/") + path
 	u.RawQuery = query.Encode()
