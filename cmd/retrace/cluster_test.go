@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/ingest/kube/kubetest"
 	"github.com/retrace-ledger/retrace/ingest/s3/s3test"
 )
@@ -223,5 +224,68 @@ models:
 	if !found {
 		t.Errorf("the lineage by GraphQL has no commit: %+v", answer.Data.Lineage)
 	}
+	restoredByServer(t, dir, address, "forecast/north", "weights")
 	t.Log(done(t, dir, "lineage", workload))
+}
+
+// restoredByServer has a server bring a model back from the store that its
+// configuration names, with the credentials that stand there.
+func restoredByServer(t *testing.T, dir, address, model, want string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, dirName, "server.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at client.Address
+	if err := json.Unmarshal(raw, &at); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(query string, answer any) {
+		t.Helper()
+		body, err := json.Marshal(map[string]string{"query": query})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/graphql", strings.NewReader(string(body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+at.Token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var begun struct {
+		Data   struct{ Restore struct{ ID string } }
+		Errors []struct{ Message string }
+	}
+	ask(`mutation { restore(ref: "`+model+`") { id } }`, &begun)
+	if begun.Data.Restore.ID == "" {
+		t.Fatalf("the server began no restoration: %+v", begun.Errors)
+	}
+	var now struct {
+		Data struct {
+			Restoration struct{ State, Verdict, Problem, Place string }
+		}
+	}
+	await(t, "the restoration", func() bool {
+		ask(`{ restoration(id: "`+begun.Data.Restore.ID+`") { state verdict place } }`, &now)
+		return now.Data.Restoration.State != "RUNNING"
+	})
+	found := ""
+	_ = filepath.WalkDir(filepath.Join(dir, dirName, "restorations"), func(name string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == "model.bin" {
+			found = name
+		}
+		return err
+	})
+	if got, err := os.ReadFile(found); err != nil || string(got) != want {
+		t.Errorf("the server restored %q: %q (%v); %+v", found, got, err, now.Data.Restoration)
+	}
 }
