@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -122,13 +123,17 @@ func (s *settings) client() (*minio.Client, error) {
 	return client, nil
 }
 
+// roleTimeout is how long whoever gives out credentials of roles may take. Outside
+// of clouds nobody answers there.
+const roleTimeout = 5 * time.Second
+
 func (s *settings) credentials() (*credentials.Credentials, error) {
 	if s.AccessKey.Given() != s.SecretKey.Given() {
 		return nil, ingest.Setting("secretKey", errors.New("an access key and a secret key are given both, or neither"))
 	}
 	if !s.AccessKey.Given() {
 		return credentials.NewChainCredentials([]credentials.Provider{
-			&credentials.EnvAWS{}, &credentials.EnvMinio{}, &credentials.FileAWSCredentials{}, &credentials.IAM{Client: http.DefaultClient},
+			&credentials.EnvAWS{}, &credentials.EnvMinio{}, &credentials.FileAWSCredentials{}, &credentials.IAM{Client: &http.Client{Timeout: roleTimeout}},
 		}), nil
 	}
 	return credentials.New(&named{s.AccessKey, s.SecretKey}), nil
