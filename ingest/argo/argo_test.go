@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -214,6 +215,24 @@ func TestRun(t *testing.T) {
 	c.run(t, "well", "Succeeded")
 	if said, _ := c.told(t, c.open(t, rules), cursor); !strings.Contains(said, "left out workflow "+c.namespace+"/odd: status.compressedNodes") || !strings.Contains(said, "step UID/well-1 ") {
 		t.Errorf("beside an odd run:\n%s", said)
+	}
+}
+
+// TestFuture has a run say that it ended in the next century: those that end after
+// it are recorded all the same.
+func TestFuture(t *testing.T) {
+	c := newCluster(t)
+	src := c.open(t, nil)
+	_, cursor := c.told(t, src, "")
+	server.Do(t, "POST", c.path("workflows"), []byte(strings.Replace(workflowJSON("bogus", "Succeeded"), `"finishedAt": "2026-08-01T10:05:00Z"`, `"finishedAt": "2126-08-01T10:05:00Z"`, 1)))
+	said, cursor := c.told(t, src, cursor)
+	if !strings.Contains(said, "step UID/bogus-1 ") {
+		t.Errorf("of a run that ended in the future:\n%s", said)
+	}
+	now := time.Now().UTC().Format(time.RFC3339)
+	server.Do(t, "POST", c.path("workflows"), []byte(strings.Replace(workflowJSON("next", "Succeeded"), `"finishedAt": "2026-08-01T10:05:00Z"`, `"finishedAt": "`+now+`"`, 1)))
+	if said, _ := c.told(t, src, cursor); !strings.Contains(said, "step UID/next-1 ") {
+		t.Errorf("of a run after it:\n%s", said)
 	}
 }
 

@@ -154,7 +154,7 @@ func (s *source) take(ctx context.Context, at *position, c kube.Change, yield fu
 	if err != nil {
 		return false, err
 	}
-	next.note(w)
+	next.note(w, time.Now())
 	return s.give(ctx, at, next, w, statements, yield)
 }
 
@@ -387,9 +387,16 @@ func (p *position) recorded(w *workflow, c kube.Change) bool {
 	return !first && ended(w.Status.Phase) && w.Status.FinishedAt.Before(through.Add(-window))
 }
 
-// note remembers a run that was given.
-func (p *position) note(w *workflow) {
+// ahead is how far the clock of a cluster may be before ours.
+const ahead = 5 * time.Minute
+
+// note remembers a run that was given. One that says it ended in the future must
+// not make all to come pass for given.
+func (p *position) note(w *workflow, now time.Time) {
 	end := w.Status.FinishedAt
+	if end.After(now.Add(ahead)) {
+		end = now.UTC()
+	}
 	if end.After(p.Through) {
 		p.Through = end
 	}

@@ -69,7 +69,7 @@ func (c *cluster) each(ctx context.Context, t kube.Type, fn func(kube.Object) er
 func (c *cluster) workload(o kube.Object) error {
 	w, err := newWorkload(o)
 	if err != nil {
-		c.odd[o.Type.String()+" "+o.Meta.Namespace+"/"+o.Meta.Name] = err
+		c.note(o, err)
 		return nil
 	}
 	if len(c.workloads) >= maxWorkloads {
@@ -78,6 +78,13 @@ func (c *cluster) workload(o kube.Object) error {
 	c.workloads[w.id], c.byUID[o.Meta.UID] = w, w
 	c.owned(o)
 	return nil
+}
+
+// note keeps what is odd about an object, if anything is.
+func (c *cluster) note(o kube.Object, err error) {
+	if err != nil {
+		c.odd[o.Type.String()+" "+o.Meta.Namespace+"/"+o.Meta.Name] = err
+	}
 }
 
 // owned notes whose an object is.
@@ -123,7 +130,7 @@ func (c *cluster) pod(o kube.Object, platforms map[string]string) {
 	}
 	var p pod
 	if err := json.Unmarshal(o.Raw, &p); err != nil {
-		c.odd["pod "+o.Meta.Namespace+"/"+o.Meta.Name] = &schema.FieldError{Reason: "is not a Pod: " + err.Error()}
+		c.note(o, &schema.FieldError{Reason: "is not a Pod: " + err.Error()})
 		return
 	}
 	if !p.counts() || p.Status.Phase != "Running" && w.kind != "Job" && w.kind != "CronJob" {
@@ -139,7 +146,7 @@ func (c *cluster) pod(o kube.Object, platforms map[string]string) {
 func (c *cluster) revisions(ctx context.Context) error {
 	found := map[string]*schema.AppliedRevision{}
 	everywhere := &cluster{client: c.client} // their objects are in namespaces of their own
-	if err := everywhere.each(ctx, applications, func(o kube.Object) error { deployed(o, found); return nil }); err != nil && !forbidden(err) {
+	if err := everywhere.each(ctx, applications, func(o kube.Object) error { c.note(o, deployed(o, found)); return nil }); err != nil && !forbidden(err) {
 		return err
 	}
 	urls := map[string]string{}
@@ -149,7 +156,7 @@ func (c *cluster) revisions(ctx context.Context) error {
 	}); err != nil && !forbidden(err) {
 		return err
 	}
-	if err := everywhere.each(ctx, kustomizations, func(o kube.Object) error { applied(o, urls, found); return nil }); err != nil && !forbidden(err) {
+	if err := everywhere.each(ctx, kustomizations, func(o kube.Object) error { c.note(o, applied(o, urls, found)); return nil }); err != nil && !forbidden(err) {
 		return err
 	}
 	for id, rev := range found {

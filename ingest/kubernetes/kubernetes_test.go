@@ -335,7 +335,7 @@ func FuzzWorkload(f *testing.F) {
 			_, _ = (&source{cluster: "c"}).state(&at, w.id, w)
 		}
 		found := map[string]*schema.AppliedRevision{}
-		deployed(kube.Object{Raw: raw}, found)
-		applied(kube.Object{Raw: raw}, nil, found)
+		_ = deployed(kube.Object{Raw: raw}, found)
+		_ = applied(kube.Object{Raw: raw}, nil, found)
 	})
 }

@@ -39,10 +39,10 @@ type application struct {
 // deployed says which workloads Argo CD put there, and from which commit. What
 // status.sync says is what was compared with, which need not run; what was
 // deployed last is the end of the history, or the last sync that succeeded.
-func deployed(o kube.Object, found map[string]*schema.AppliedRevision) {
+func deployed(o kube.Object, found map[string]*schema.AppliedRevision) error {
 	var a application
-	if json.Unmarshal(o.Raw, &a) != nil {
-		return
+	if err := json.Unmarshal(o.Raw, &a); err != nil {
+		return &schema.FieldError{Reason: "is not an Application of Argo CD: " + err.Error()}
 	}
 	revision, repository := "", ""
 	if n := len(a.Status.History); n > 0 {
@@ -51,13 +51,14 @@ func deployed(o kube.Object, found map[string]*schema.AppliedRevision) {
 		revision, repository = a.Status.Operation.Result.Revision, a.Status.Operation.Result.Source.RepoURL
 	}
 	if !commitPattern.MatchString(revision) {
-		return // several sources, a chart, an image
+		return nil // several sources, a chart, an image
 	}
 	for _, r := range a.Status.Resources {
 		found[id(r.Namespace, r.Kind, r.Name)] = &schema.AppliedRevision{
 			Commit: revision, Repository: ingest.WithoutCredentials(repository), By: "argocd:" + o.Meta.Namespace + "/" + o.Meta.Name,
 		}
 	}
+	return nil
 }
 
 // kustomization is what is read of a Kustomization of Flux.
@@ -81,15 +82,15 @@ type kustomization struct {
 
 // applied says which workloads Flux put there, and from which commit. urls are
 // those of its Git repositories, by namespace and name.
-func applied(o kube.Object, urls map[string]string, found map[string]*schema.AppliedRevision) {
+func applied(o kube.Object, urls map[string]string, found map[string]*schema.AppliedRevision) error {
 	var k kustomization
-	if json.Unmarshal(o.Raw, &k) != nil {
-		return
+	if err := json.Unmarshal(o.Raw, &k); err != nil {
+		return &schema.FieldError{Reason: "is not a Kustomization of Flux: " + err.Error()}
 	}
 	revision := k.Status.LastAppliedRevision
 	commit, ok := strings.CutPrefix(revision[strings.LastIndexByte(revision, '@')+1:], "sha1:")
 	if !ok || !commitPattern.MatchString(commit) {
-		return
+		return nil // an artifact of a registry, or nothing yet
 	}
 	namespace := k.Spec.SourceRef.Namespace
 	if namespace == "" {
@@ -104,6 +105,7 @@ func applied(o kube.Object, urls map[string]string, found map[string]*schema.App
 			Commit: commit, Repository: urls[namespace+"/"+k.Spec.SourceRef.Name], By: "flux:" + o.Meta.Namespace + "/" + o.Meta.Name,
 		}
 	}
+	return nil
 }
 
 // repositoryURL is where a GitRepository of Flux is.
