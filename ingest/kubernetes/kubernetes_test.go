@@ -255,6 +255,37 @@ func TestServing(t *testing.T) {
 	}
 }
 
+// TestOdd says of an object that cannot be read that it was left out, once, and of
+// the others what they are.
+func TestOdd(t *testing.T) {
+	w := newWorld(t)
+	w.deployment(t, "api", repository+":1")
+	w.create(t, "serving.kserve.io/v1beta1", "inferenceservices", map[string]any{
+		"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": meta("odd", nil, nil), "spec": []any{"no", "object"},
+	})
+	src, cursor := w.open(t), ""
+	for round, want := range []struct{ facts, left int }{{1, 1}, {0, 0}} {
+		facts, left := 0, 0
+		for e, err := range src.Observe(t.Context(), cursor) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Fact() {
+				facts++
+			}
+			if e.Skipped != nil {
+				left++
+			}
+			if e.Cursor != "" {
+				cursor = e.Cursor
+			}
+		}
+		if facts != want.facts || left != want.left {
+			t.Errorf("read %d gave %d facts and left out %d, want %+v", round, facts, left, want)
+		}
+	}
+}
+
 // TestContext reads a cluster by the name of a context of the user's own.
 func TestContext(t *testing.T) {
 	w := newWorld(t)

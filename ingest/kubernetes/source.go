@@ -58,7 +58,14 @@ type source struct {
 // position is the cursor: what was stated last of each workload that is there.
 type position struct {
 	Known map[string]stated `json:"known"` // by id
+	// Odd are the objects that were left out, with a short digest of why: each is
+	// said once.
+	Odd map[string]string `json:"odd,omitempty"`
 }
+
+// maxOdd is how many odd objects are remembered; beyond, they are said again at
+// each read.
+const maxOdd = 256
 
 // stated is a short digest of a state, and the sha256 of the statement of it.
 type stated struct {
@@ -113,7 +120,7 @@ func (s *source) observe(ctx context.Context, from string, yield func(ingest.Eve
 	if err != nil {
 		return err
 	}
-	for _, object := range slices.Sorted(maps.Keys(now.odd)) {
+	for _, object := range at.leave(now.odd) {
 		if !yield(ingest.Event{Skipped: &ingest.Skip{Object: object, Reason: now.odd[object]}}) {
 			return nil
 		}
@@ -143,6 +150,24 @@ func (s *source) observe(ctx context.Context, from string, yield func(ingest.Eve
 	}
 	yield(last)
 	return nil
+}
+
+// leave notes which objects are odd, and returns those that were not before, or
+// for another reason.
+func (p *position) leave(odd map[string]error) []string {
+	next, fresh := map[string]string{}, []string{}
+	for _, object := range slices.Sorted(maps.Keys(odd)) {
+		h := sha256.Sum256([]byte(odd[object].Error()))
+		why := hex.EncodeToString(h[:6])
+		if p.Odd[object] != why {
+			fresh = append(fresh, object)
+		}
+		if len(next) < maxOdd {
+			next[object] = why
+		}
+	}
+	p.Odd = next
+	return fresh
 }
 
 // changes are the workloads to state: those whose state is not the one stated,
