@@ -41,6 +41,13 @@ retrace.yaml:
     - url: git+https://git.example.com/ml/forecast
       interval: 30s
     - url: oci://registry.example.com/ml/trainer
+    - url: argo://prod/ml        # Argo Workflows, Kubeflow Pipelines
+      with: {kubeconfig: /etc/retrace/kubeconfig}
+    - url: s3://artifacts        # what they left there
+      with: {endpoint: "http://minio:9000", accessKey: {env: A}, secretKey: {env: S}}
+    - url: kubernetes://prod     # what runs
+  models:                        # how models that are found are named
+    - {match: {task: train}, name: "{pipeline}/{param.region}", version: "{run}"}
   places:
     scratch: /srv/restored
   tls:                         # for callers from elsewhere, who need a token
