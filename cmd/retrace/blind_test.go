@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,23 +25,10 @@ func TestBlindToRuns(t *testing.T) {
 	ns := kube.Namespace(t, "blind")
 	dir := t.TempDir()
 	done(t, dir, "init")
-	watched := func() func() {
+	watched := func() (stop func()) {
 		t.Helper()
-		address := freeAddress(t)
-		config := filepath.Join(dir, "retrace.yaml")
-		if err := os.WriteFile(config, fmt.Appendf(nil, "sources:\n  - url: argo://prod/%s\n    interval: 1s\n    with: {kubeconfig: %s}\n", ns, kube.Kubeconfig), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cmd := retraceCommand(t, dir, "serve", "--listen", address, "--config", config)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return func() {
-			_ = cmd.Process.Signal(os.Interrupt)
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("the server ended with %v", err)
-			}
-		}
+		_, stop = serveSources(t, dir, fmt.Sprintf("  - url: argo://prod/%s\n    interval: 1s\n    with: {kubeconfig: %s}\n", ns, kube.Kubeconfig))
+		return stop
 	}
 	run := func(i int) {
 		t.Helper()

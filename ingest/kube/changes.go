@@ -24,6 +24,7 @@ type Reader struct {
 	namespace string
 
 	bookmarked time.Time // when the API server last said how far a read was
+	told       bool      // Wait saw something that no read has given yet
 }
 
 // NewReader returns a reader of the objects of a type in namespace, "" for all.
@@ -160,17 +161,13 @@ func (r *Reader) list(ctx context.Context, at cursor, yield func(Change, error) 
 func (r *Reader) follow(ctx context.Context, at cursor, yield func(Change, error) bool) (again, ok bool) {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	if time.Since(r.bookmarked) < bookmarkEvery {
-		timer := time.AfterFunc(quiet, stop)
-		defer timer.Stop()
-		inner := yield
-		yield = func(c Change, err error) bool {
-			timer.Stop() // the caller may take its time
-			defer timer.Reset(quiet)
-			return inner(c, err)
-		}
-	}
+	// A slow server is not a quiet one: the time runs from its answer, and where it
+	// is known that something happened, from that.
+	silence := time.AfterFunc(time.Hour, stop)
+	defer silence.Stop()
+	brief := time.Since(r.bookmarked) < bookmarkEvery
 	for e, err := range r.client.watch(watching, r.typ, r.namespace, at.Version, bookmarkSpan) {
+		silence.Stop()
 		if gone(err) {
 			return true, true
 		}
@@ -181,15 +178,22 @@ func (r *Reader) follow(ctx context.Context, at cursor, yield func(Change, error
 			yield(Change{}, err)
 			return false, false
 		}
-		at.Version = e.object.Meta.ResourceVersion
-		if e.bookmark {
-			r.bookmarked = time.Now()
-			return false, yield(Change{Cursor: at.String()}, nil)
+		if !e.opened {
+			r.told = false
+			at.Version = e.object.Meta.ResourceVersion
+			if e.bookmark {
+				r.bookmarked = time.Now()
+				return false, yield(Change{Cursor: at.String()}, nil)
+			}
+			if !yield(Change{Object: e.object, Deleted: e.deleted, Cursor: at.String()}, nil) {
+				return false, false
+			}
 		}
-		if !yield(Change{Object: e.object, Deleted: e.deleted, Cursor: at.String()}, nil) {
-			return false, false
+		if brief && !r.told {
+			silence.Reset(quiet)
 		}
 	}
+	r.told = false
 	if err := ctx.Err(); err != nil {
 		yield(Change{}, err)
 		return false, false
@@ -216,7 +220,8 @@ func (r *Reader) Wait(ctx context.Context, from string) error {
 		if err != nil {
 			return err
 		}
-		if !e.bookmark {
+		if !e.opened && !e.bookmark {
+			r.told = true
 			return nil
 		}
 	}

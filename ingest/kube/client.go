@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -187,21 +188,30 @@ func (c *Client) open(ctx context.Context, path string, query url.Values) (io.Re
 	if c.http == nil {
 		return nil, errOutside
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	u := *c.base
 	u.Path = strings.TrimSuffix(u.Path, "/") + path
 	u.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
+	// What is answered may take its time, a watch minutes; that it begins may not.
+	impatient := time.AfterFunc(answerTimeout, cancel)
 	resp, err := c.http.Do(req)
+	if !impatient.Stop() && err != nil {
+		err = fmt.Errorf("no answer within %s", answerTimeout)
+	}
 	if err != nil {
+		cancel()
 		return nil, fmt.Errorf("asking for %s: %w", path, err)
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return &answer{resp.Body, cancel}, nil
 	}
+	defer cancel()
 	defer resp.Body.Close()
 	status := &StatusError{}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
@@ -209,6 +219,21 @@ func (c *Client) open(ctx context.Context, path string, query url.Values) (io.Re
 		status = &StatusError{Code: resp.StatusCode, Reason: http.StatusText(resp.StatusCode), Message: "the answer is not a Status of Kubernetes"}
 	}
 	return nil, fmt.Errorf("asking for %s: %w", path, status)
+}
+
+// answerTimeout is how long the API server may take to begin an answer.
+const answerTimeout = 30 * time.Second
+
+// answer is the body of an answer, with what ends the request.
+type answer struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close implements io.Closer.
+func (a *answer) Close() error {
+	defer a.cancel()
+	return a.ReadCloser.Close()
 }
 
 // Get returns one object. The error is ErrNotFound where there is none.

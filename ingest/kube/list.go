@@ -72,6 +72,7 @@ func (c *Client) List(ctx context.Context, t Type, namespace string) iter.Seq2[O
 
 // event is one event of a watch. An ERROR is returned as an error.
 type event struct {
+	opened   bool // the API server has begun to answer; no object
 	deleted  bool
 	bookmark bool // only the object's resource version counts
 	object   Object
@@ -91,6 +92,9 @@ func (c *Client) watch(ctx context.Context, t Type, namespace, after string, spa
 			return
 		}
 		defer body.Close()
+		if !yield(event{opened: true}, nil) {
+			return
+		}
 		d := jsontext.NewDecoder(body)
 		for {
 			e, err := nextEvent(d, t)
