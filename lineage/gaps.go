@@ -170,6 +170,8 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 		return nil
 	}
 	switch {
+	case via.Relation == schema.RelPins || via.Relation == schema.RelRefers: // restoring what pins it does not take it
+		return nil
 	case r.Kind == "run" || via.Relation == schema.RelAlias || via.Role == schema.RoleTool || via.Role == schema.RoleParams || via.Role == schema.RoleDefinition:
 		return nil
 	case strings.HasPrefix(r.Content, "host:"):

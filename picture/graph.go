@@ -325,6 +325,10 @@ func relationWord(relation string) string {
 		return "served by"
 	case schema.RelApplied:
 		return "applied as"
+	case schema.RelPins:
+		return "pinned by"
+	case schema.RelRefers:
+		return "named by"
 	case schema.RelLocated:
 		return "location of"
 	case schema.RelHolds:

@@ -375,6 +375,8 @@ func relationUp(relation string) string {
 		return "config of"
 	case schema.RelApplied:
 		return "applied from"
+	case schema.RelRefers:
+		return "refers to"
 	case schema.RelLocated:
 		return "was at"
 	case schema.RelAlias:
@@ -404,6 +406,10 @@ func relationDown(relation string) string {
 		return "served by"
 	case schema.RelApplied:
 		return "applied as"
+	case schema.RelPins:
+		return "pinned by"
+	case schema.RelRefers:
+		return "named by"
 	case schema.RelLocated:
 		return "held"
 	case schema.RelHolds:

@@ -100,6 +100,8 @@ const (
 	RelTree     = "tree"     // the commit From has the tree To
 	RelLocated  = "located"  // the bytes From were at the location To
 	RelHolds    = "holds"    // the location From held the bytes To; they are not what it was made from
+	RelPins     = "pins"     // the commit or the file From names To by digest, as a part or as data
+	RelRefers   = "refers"   // the file From names the image To, to be run by somebody; From is not made of it
 	RelAlias    = "alias"    // From is another digest of the bytes that To identifies, says the entry
 )
 
@@ -190,6 +192,8 @@ func (s Statement) Facts() (*Facts, error) {
 		})
 	case CommitV1:
 		err = predicate(s, true, func(p *Commit) error { return b.commit(s, p) })
+	case PinsV1:
+		err = predicate(s, true, func(p *Pins) error { return b.pins(s, p) })
 	case RefV1:
 		err = predicate(s, true, func(p *Ref) error {
 			key := b.subjects(s, "git")
@@ -416,8 +420,30 @@ func (b *factBuilder) commit(s Statement, p *Commit) error {
 		to := b.add(Resource{Key: Key(GitCommit + ":" + parent), Kind: "git", URI: repo, Digests: DigestSet{GitCommit: parent}, Size: -1})
 		b.relate(key, to, RelParent, false)
 	}
+	for _, d := range p.Pins {
+		kind := ""
+		if d.Digest[GitBlob] != "" {
+			kind = "file"
+		}
+		b.relate(key, b.describe(d, kind), RelPins, false)
+	}
 	b.f.At = p.Committer.When
 	b.f.Summary, _, _ = strings.Cut(p.Message, "\n")
+	return nil
+}
+
+// pins relates a file to what it pins: data that belongs to it, or images that
+// somebody else is to run.
+func (b *factBuilder) pins(s Statement, p *Pins) error {
+	key := b.subjects(s, "file")
+	for _, d := range p.Pins {
+		if p.Format == PinsDVC {
+			b.relate(key, b.describe(d, ""), RelPins, false)
+		} else {
+			b.relate(key, b.describe(d, "oci"), RelRefers, false)
+		}
+	}
+	b.f.Summary = fmt.Sprintf("%s pins %d", s.Subject[0].Name, len(p.Pins)+p.LeftOut)
 	return nil
 }
 

@@ -31,6 +31,7 @@ var described = []struct {
 	{"genesis-v1", GenesisV1, Genesis{}},
 	{"image-v1", ImageV1, Image{}},
 	{"model-v1", ModelV1, Model{}},
+	{"pins-v1", PinsV1, Pins{}},
 	{"ref-v1", RefV1, Ref{}},
 	{"reproduction-v1", ReproductionV1, Reproduction{}},
 	{"restore-v1", RestoreV1, Restore{}},
@@ -49,6 +50,8 @@ var narrow = map[string]func(*generate.Schema){
 	"Blob.digest":            pattern(`^[A-Za-z0-9_]+:[0-9a-f]+$`),
 	"Commit.parents":         items(pattern(`^([0-9a-f]{40}|[0-9a-f]{64})$`)),
 	"Commit.tree":            pattern(`^([0-9a-f]{40}|[0-9a-f]{64})$`),
+	"Commit.leftOut":         minimum("0"),
+	"Commit.pins":            atMost(MaxPins),
 	"Config.setting":         nonEmpty,
 	"Config.previous":        pattern(`^[0-9a-f]{64}$`),
 	"Coverage.count":         minimum("0"),
@@ -59,7 +62,7 @@ var narrow = map[string]func(*generate.Schema){
 	"Deployment.workload":    pattern(`^[^/]*/[^/]*/[^/]*/[^/]*$`),
 	"Erasure.index":          minimum("1"),
 	"Erasure.reason":         nonEmpty,
-	"Erasure.resources":      func(s *generate.Schema) { items(nonEmpty)(s); most := uint64(MaxSubjects); s.MaxItems = &most },
+	"Erasure.resources":      func(s *generate.Schema) { items(nonEmpty)(s); atMost(MaxSubjects)(s) },
 	"Genesis.format":         func(s *generate.Schema) { s.Const = 1 },
 	"Genesis.logKey":         nonEmpty,
 	"Genesis.observerKey":    nonEmpty,
@@ -71,6 +74,9 @@ var narrow = map[string]func(*generate.Schema){
 	"IndexedManifest.digest": pattern(`^[A-Za-z0-9_]+:[0-9a-f]+$`),
 	"Model.name":             pattern(`^[^/.@:# \t\n=][^@:# \t\n=]*$`),
 	"Model.version":          pattern(`^[^@ \t\n]+$`),
+	"Pins.format":            enum(PinsDVC, PinsKustomize, PinsKubernetes, PinsKFP),
+	"Pins.leftOut":           minimum("0"),
+	"Pins.pins":              func(s *generate.Schema) { atMost(MaxPins)(s); one := uint64(1); s.MinItems = &one },
 	"Ref.old":                pattern(`^([0-9a-f]{40}|[0-9a-f]{64})$`),
 	"Ref.previous":           pattern(`^[0-9a-f]{64}$`),
 	"Ref.ref":                pattern(`^(refs/|HEAD$)`),
@@ -81,6 +87,7 @@ var narrow = map[string]func(*generate.Schema){
 	"Retraction.index":       minimum("1"),
 	"Retraction.reason":      nonEmpty,
 	"RunParameters.argv":     func(s *generate.Schema) { one := uint64(1); s.MinItems = &one },
+	"Signer.keyID":           nonEmpty,
 	"Snapshot.bytes":         minimum("0"),
 	"Snapshot.count":         minimum("0"),
 	"Snapshot.previous":      pattern(`^[0-9a-f]{64}$`),
@@ -109,6 +116,8 @@ func items(f func(*generate.Schema)) func(*generate.Schema) {
 	return func(s *generate.Schema) { f(s.Items) }
 }
 func enum(values ...any) func(*generate.Schema) { return func(s *generate.Schema) { s.Enum = values } }
+
+func atMost(n uint64) func(*generate.Schema) { return func(s *generate.Schema) { s.MaxItems = &n } }
 
 func nonEmpty(s *generate.Schema) { one := uint64(1); s.MinLength = &one }
 

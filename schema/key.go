@@ -19,13 +19,14 @@ const (
 	RetraceTree1 = "retraceTree1" // digest of a folder, see docs/formats.md
 	GitCommit    = "gitCommit"
 	GitTree      = "gitTree"
+	GitBlob      = "gitBlob"
 )
 
 // strength orders the digests by which a resource is identified when several
 // are stated: the first of these that is present wins, and any other name
 // comes after them in alphabetical order.
 var strength = []string{
-	SHA256, SHA512, SHA384, RetraceTree1, GitCommit, GitTree, "gitTag", "gitBlob", "dirHash", "dirHash1",
+	SHA256, SHA512, SHA384, RetraceTree1, GitCommit, GitTree, "gitTag", GitBlob, "dirHash", "dirHash1",
 	"sha512_256", "sha512_224", "sha3_512", "sha3_384", "sha3_256", "sha224", "sha3_224", "blake2b", "blake2s",
 }
 
@@ -35,7 +36,7 @@ var strength = []string{
 // not bytes.
 var hexLengths = map[string][]int{
 	"md5": {32}, "sha1": {40}, "sha224": {56}, RetraceTree1: {64}, "dirHash": {64}, "dirHash1": {64},
-	GitCommit: {40, 64}, GitTree: {40, 64}, "gitTag": {40, 64}, "gitBlob": {40, 64},
+	GitCommit: {40, 64}, GitTree: {40, 64}, "gitTag": {40, 64}, GitBlob: {40, 64},
 	"ripemd160": {40}, "sm3": {64}, "gost": {64}, "sha512_256": {64}, "sha512_224": {56}, "sha3_512": {128}, "sha3_384": {96}, "sha3_256": {64}, "sha3_224": {56},
 }
 

@@ -17,6 +17,7 @@ const (
 	ConfigV1       = predicateBase + "config/v1"
 	CoverageV1     = predicateBase + "coverage/v1"
 	CommitV1       = predicateBase + "commit/v1"
+	PinsV1         = predicateBase + "pins/v1"
 	RefV1          = predicateBase + "ref/v1"
 	ImageV1        = predicateBase + "image/v1"
 	TagV1          = predicateBase + "tag/v1"
@@ -152,6 +153,25 @@ type Commit struct {
 	Committer Person   `json:"committer"`
 	Message   string   `json:"message,omitempty"`
 	Signature string   `json:"signature,omitempty"` // as in the object, armoured; not verified by being here
+	// Signer is whose key made the signature, where the watcher was given keys
+	// and one of them did.
+	Signer *Signer `json:"signer,omitempty"`
+	// Pins are what the commit's tree pins: files that name other things by
+	// digest (gitBlob; a statement of their own says what), Git LFS pointers by
+	// what they point at (sha256), submodules (gitCommit). At most MaxPins, by
+	// path; LeftOut says how many more there are.
+	Pins    []Descriptor `json:"pins,omitempty"`
+	LeftOut int          `json:"leftOut,omitempty"`
+}
+
+// MaxPins is how many things one commit, or one file of it, is recorded to pin.
+const MaxPins = 512
+
+// Signer is the key that a signature verifies by, and whose it is said to be
+// where the key was given.
+type Signer struct {
+	KeyID string `json:"keyID"` // SHA256 fingerprint of an SSH key, or fingerprint of an OpenPGP key in hex
+	Name  string `json:"name,omitempty"`
 }
 
 // Person is who made a commit, when by their clock, with their offset.
@@ -170,7 +190,62 @@ func (c *Commit) check() error {
 			return under("parents."+strconv.Itoa(i), err)
 		}
 	}
+	if c.Signer != nil && c.Signer.KeyID == "" {
+		return fieldErrorf("signer.keyID", "missing")
+	}
+	if c.LeftOut < 0 {
+		return fieldErrorf("leftOut", "%d is negative", c.LeftOut)
+	}
+	return checkPins(c.Pins)
+}
+
+// checkPins holds pins to what they are: named by where they stand, and known
+// by a digest.
+func checkPins(pins []Descriptor) error {
+	if len(pins) > MaxPins {
+		return fieldErrorf("pins", "lists %d; the limit is %d", len(pins), MaxPins)
+	}
+	for i, d := range pins {
+		field := "pins." + strconv.Itoa(i)
+		if err := d.check(); err != nil {
+			return under(field, err)
+		}
+		if len(d.Digest) == 0 {
+			return fieldErrorf(field+".digest", "missing; what has none is not pinned")
+		}
+	}
 	return nil
+}
+
+// Pins says what a file in a Git repository pins. The subject is the file, by
+// its gitBlob digest.
+type Pins struct {
+	Format  string       `json:"format"` // dvc, kustomize, kubernetes or kfp
+	Pins    []Descriptor `json:"pins"`   // at most MaxPins, in the order of the file
+	LeftOut int          `json:"leftOut,omitempty"`
+}
+
+// The formats of files that pin.
+const (
+	PinsDVC        = "dvc"
+	PinsKustomize  = "kustomize"
+	PinsKubernetes = "kubernetes"
+	PinsKFP        = "kfp"
+)
+
+func (p *Pins) check() error {
+	switch p.Format {
+	case PinsDVC, PinsKustomize, PinsKubernetes, PinsKFP:
+	default:
+		return fieldErrorf("format", "%q is none of dvc, kustomize, kubernetes and kfp", clip(p.Format))
+	}
+	switch {
+	case len(p.Pins) == 0:
+		return fieldErrorf("pins", "missing")
+	case p.LeftOut < 0:
+		return fieldErrorf("leftOut", "%d is negative", p.LeftOut)
+	}
+	return checkPins(p.Pins)
 }
 
 // Ref says that a Git ref points at the subject, or was deleted while it did.

@@ -310,7 +310,9 @@ func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) e
 		if err := w.emit(&e, r.Claimed, yield); err != nil {
 			return err
 		}
-		if r.Kind != RelHolds { // the bytes are not what made the location
+		// The bytes at a location are not what made it, nor is an image what made the
+		// file that names it.
+		if r.Kind != RelHolds && r.Kind != RelRefers {
 			w.push(Start{Key: r.To}, q.depth+1)
 		}
 	}
@@ -366,7 +368,7 @@ func (w *walker) vouched(entries []int64) ([]int64, error) {
 // follows says whether a relation leads upstream.
 func (w *walker) follows(r Relation) (bool, error) {
 	switch r.Kind {
-	case RelBase, RelBuiltOf, RelPlatform, RelInIndex, RelConfigOf, RelAlias, RelLocated, RelHolds, RelRuns, RelServes, RelApplied:
+	case RelBase, RelBuiltOf, RelPlatform, RelInIndex, RelConfigOf, RelAlias, RelLocated, RelHolds, RelRuns, RelServes, RelApplied, RelPins, RelRefers:
 		return true, nil
 	case RelPartOf:
 		member, err := w.g.Node(w.ctx, r.To, Upstream)
@@ -421,7 +423,9 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 		if err := w.emitOnce(e, r.Claimed, yield); err != nil {
 			return err
 		}
-		w.push(Start{Key: r.From}, q.depth+1)
+		if r.Kind != RelRefers {
+			w.push(Start{Key: r.From}, q.depth+1)
+		}
 	}
 	return nil
 }

@@ -127,9 +127,7 @@ func readConfig(name string) (*configFile, error) {
 		return nil, err
 	}
 	f := &configFile{name: name}
-	if f.syntax, err = parser.ParseBytes(raw, 0); err == nil {
-		err = yaml.UnmarshalWithOptions(raw, &f.serveConfig, yaml.Strict())
-	}
+	err = f.decode(raw)
 	if syntax := yaml.Error(nil); errors.As(err, &syntax) {
 		if token := syntax.GetToken(); token != nil {
 			return nil, fmt.Errorf("%s:%d: %s", name, token.Position.Line, syntax.GetMessage())
@@ -144,6 +142,20 @@ func readConfig(name string) (*configFile, error) {
 		f.beside(&f.TLS.Key)
 	}
 	return f, nil
+}
+
+// decode reads the text. The parser panics on some that are not YAML, such as
+// a tag where a list belongs, and a server must outlive an edit of its file.
+func (f *configFile) decode(raw []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("is not YAML that can be read: %v", p)
+		}
+	}()
+	if f.syntax, err = parser.ParseBytes(raw, 0); err != nil {
+		return err
+	}
+	return yaml.UnmarshalWithOptions(raw, &f.serveConfig, yaml.Strict())
 }
 
 // beside takes the name of a file as relative to the configuration.

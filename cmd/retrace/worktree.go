@@ -27,10 +27,10 @@ func (gitWorktrees) Head(ctx context.Context, dir string) (*run.Worktree, error)
 		uri = remoteSource(w.Remote)
 	}
 	out := &run.Worktree{Root: w.Root, Commit: w.Commit, Remote: w.Remote, OnRemote: w.Pushed}
-	if out.Statement, err = git.Commit(ctx, w.Root, w.Commit, uri); err != nil {
+	if out.Statements, err = git.Commit(ctx, w.Root, w.Commit, uri); err != nil {
 		return nil, err
 	}
-	out.URI = out.Statement.Subject[0].URI
+	out.URI = out.Statements[len(out.Statements)-1].Subject[0].URI
 	for _, c := range w.Changes {
 		switch {
 		case c.State == git.Deleted:

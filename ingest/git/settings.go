@@ -23,6 +23,10 @@ type settings struct {
 	KnownHosts string `json:"knownHosts,omitempty"`
 	// Webhook is what deliveries of a forge are signed with, or show.
 	Webhook ingest.Secret `json:"webhook,omitzero"`
+	// AllowedSigners is a file of SSH keys (ssh-keygen(1), ALLOWED SIGNERS),
+	// Keyring one of OpenPGP keys: those that commits are verified with.
+	AllowedSigners string `json:"allowedSigners,omitempty"`
+	Keyring        string `json:"keyring,omitempty"`
 }
 
 // defaultUser goes with a token: forges take any name.

@@ -92,7 +92,11 @@ func (s *Source) observe(ctx context.Context, from string, emit func(ingest.Even
 		return err
 	}
 	defer func() { err = errors.Join(err, repo.close()) }()
-	r := &reader{repo: repo, at: at, repository: s.at.repository, emit: emit}
+	signers, err := s.settings.signers()
+	if err != nil {
+		return err
+	}
+	r := &reader{repo: repo, at: at, repository: s.at.repository, emit: emit, describer: describer{repo: repo, repository: s.at.repository, signers: signers, pins: newPinReader(repo)}}
 	// Finish first what was under way, then look what has changed since. If
 	// what it was working towards is gone from the repository, there is nothing
 	// to finish: listing the refs tells where they are instead.
@@ -117,9 +121,19 @@ type reader struct {
 	repo       *repository
 	at         *cursor
 	repository string
+	describer  describer
 	emit       func(ingest.Event) error
 	total      int // facts of this read, as far as is known
 }
+
+// How much may stand between two cursors before the next commit's is due:
+// facts about pins, less than ingest.MaxGroup by those of one commit and by
+// stride commits; and bytes of predicates, of which one commit brings no more
+// than maxPinBytes and its message, so that a group always fits into a batch.
+const (
+	maxBetween      = ingest.MaxGroup - schema.MaxPins - 256
+	maxBetweenBytes = 1 << 20
+)
 
 // want notes which refs are not as they were stated.
 func (r *reader) want(now map[string]plumbing.Hash) {
@@ -175,18 +189,27 @@ func (r *reader) commits(ctx context.Context) error {
 		return err
 	}
 	every := stride(len(prefix))
+	between, bytes := 0, 0 // since the last cursor
 	for i := done; i < len(todo); i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		event, err := r.commit(todo[i])
+		pins, event, err := r.commit(todo[i])
 		if err != nil {
 			return err
 		}
+		r.total += len(pins)
+		for _, s := range pins {
+			bytes += len(s.Predicate)
+			if err := r.emit(ingest.Event{Statement: s, Total: r.total}); err != nil {
+				return err
+			}
+		}
+		between, bytes = between+len(pins), bytes+len(event.Statement.Predicate)
 		sum = sum.add(todo[i])
 		event.Total = r.total
-		if (i+1)%every == 0 || i == len(todo)-1 {
-			event.Cursor = during(prefix, i+1, sum)
+		if (i+1)%every == 0 || i == len(todo)-1 || between > maxBetween || bytes > maxBetweenBytes {
+			event.Cursor, between, bytes = during(prefix, i+1, sum), 0, 0
 		}
 		if err := r.emit(event); err != nil {
 			return err
@@ -239,25 +262,28 @@ func (r *reader) resume(todo []plumbing.Hash) (int, chain) {
 	return r.at.Done, sum
 }
 
-// commit is the event for one commit. An object that is here and makes no
-// statement is skipped.
-func (r *reader) commit(h plumbing.Hash) (ingest.Event, error) {
+// commit is the event for one commit, and what its files pin that no parent's
+// do. An object that is here and makes no statement is skipped.
+func (r *reader) commit(h plumbing.Hash) ([]schema.Statement, ingest.Event, error) {
 	o, err := r.repo.EncodedObject(plumbing.CommitObject, h)
 	if err != nil {
-		return ingest.Event{}, fmt.Errorf("reading commit %s: %w", h, err)
+		return nil, ingest.Event{}, fmt.Errorf("reading commit %s: %w", h, err)
 	}
 	c, err := object.DecodeCommit(r.repo, o)
 	if err != nil {
-		return skip("commit "+h.String(), err), nil
+		return nil, skip("commit "+h.String(), err), nil
 	}
 	if c.Hash != h {
-		return ingest.Event{}, fmt.Errorf("reading commit %s: the object there hashes to %s", h, c.Hash)
+		return nil, ingest.Event{}, fmt.Errorf("reading commit %s: the object there hashes to %s", h, c.Hash)
 	}
-	s, err := commitStatement(r.repository, c)
+	pins, s, err := r.describer.commit(c, false)
+	if odd := (*schema.FieldError)(nil); errors.As(err, &odd) {
+		return nil, skip("commit "+h.String(), err), nil
+	}
 	if err != nil {
-		return skip("commit "+h.String(), err), nil
+		return nil, ingest.Event{}, err
 	}
-	return ingest.Event{Statement: s}, nil
+	return pins, ingest.Event{Statement: s}, nil
 }
 
 func skip(what string, err error) ingest.Event {

@@ -20,13 +20,18 @@ const (
 
 // commitStatement is what the commit object says. The commit's own digest
 // covers whatever had to be cut or replaced.
-func commitStatement(repository string, c *object.Commit) (schema.Statement, error) {
+func commitStatement(repository string, c *object.Commit, signer *schema.Signer, pins []pin, left int) (schema.Statement, error) {
 	p := schema.Commit{
 		Tree:      c.TreeHash.String(),
 		Author:    person(c.Author),
 		Committer: person(c.Committer),
 		Message:   clip(c.Message, maxMessage),
 		Signature: valid(c.PGPSignature),
+		Signer:    signer,
+		LeftOut:   left,
+	}
+	for _, x := range pins {
+		p.Pins = append(p.Pins, x.Descriptor)
 	}
 	for _, parent := range c.ParentHashes {
 		p.Parents = append(p.Parents, parent.String())

@@ -43,9 +43,7 @@ func (p *Prepared) keepCode(ctx context.Context) error {
 			schema.AnnotationRole: schema.RoleCode, schema.AnnotationKind: "git", schema.AnnotationContent: inStore,
 		},
 	})
-	if len(w.Statement.Subject) > 0 {
-		p.extra = append(p.extra, w.Statement)
-	}
+	p.extra = append(p.extra, w.Statements...)
 	if !w.OnRemote {
 		p.gap("commit-not-on-remote", "%s", w.Commit)
 	}

@@ -45,8 +45,8 @@ type Worktree struct {
 	Changed []string
 	// Deleted are the tracked files that are gone.
 	Deleted []string
-	// Statement describes the commit.
-	Statement schema.Statement
+	// Statements describe the commit, and what files of it pin.
+	Statements []schema.Statement
 }
 
 // Options of a run. Argv is required.
