@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/retrace-ledger/retrace/schema"
@@ -28,13 +29,13 @@ type batcher struct {
 	bytes     int
 	to        string
 	read      int // facts and skipped objects among them
-	skipped   int
+	refused   []schema.Refusal
 
 	// What came after to, and cannot be resumed from yet.
 	group        []schema.Envelope
 	groupBytes   int
-	groupRead    int
-	groupSkipped int
+	groupFacts   int
+	groupRefused []schema.Refusal
 
 	total   int
 	listing *Listing
@@ -61,7 +62,10 @@ func (b *batcher) add(ctx context.Context, e Event) error {
 // take puts the event's envelope into the group, or counts what was skipped.
 func (b *batcher) take(e Event) error {
 	if e.Skipped != nil {
-		b.skip(*e.Skipped)
+		// Sources that are listed anew each time have it in every listing.
+		if e.Cursor != "" && e.Cursor != b.to || !b.knows(e.Skipped.refusal()) {
+			b.skip(*e.Skipped)
+		}
 		return nil
 	}
 	if !e.Fact() {
@@ -69,7 +73,7 @@ func (b *batcher) take(e Event) error {
 	}
 	envelope, err := b.r.envelope(e)
 	if fe := (*schema.FieldError)(nil); errors.As(err, &fe) {
-		b.skip(Skip{Object: describe(e), Reason: err})
+		b.skip(Skip{Object: describe(e), Reason: err, Digest: digestOf(e)})
 		return nil
 	}
 	if err != nil {
@@ -77,13 +81,18 @@ func (b *batcher) take(e Event) error {
 	}
 	b.group = append(b.group, envelope)
 	b.groupBytes += len(envelope.Raw)
-	b.groupRead++
+	b.groupFacts++
 	return nil
 }
 
+// knows says whether a refusal is recorded, or about to be.
+func (b *batcher) knows(r schema.Refusal) bool {
+	return b.r.refused[r] || slices.Contains(b.refused, r) || slices.Contains(b.groupRefused, r)
+}
+
+// skip notes an object that is left out.
 func (b *batcher) skip(s Skip) {
-	b.groupRead++
-	b.groupSkipped++
+	b.groupRefused = append(b.groupRefused, s.refusal())
 	if b.r.opts.Skipped != nil {
 		b.r.opts.Skipped(s)
 	}
@@ -111,6 +120,18 @@ func describe(e Event) string {
 	return "statement without a subject"
 }
 
+// digestOf is the digest of the bytes of the fact.
+func digestOf(e Event) schema.Key {
+	if e.Envelope != nil {
+		return schema.BytesKey(e.Envelope.Raw)
+	}
+	raw, err := e.Statement.Encode()
+	if err != nil {
+		return ""
+	}
+	return schema.BytesKey(raw)
+}
+
 // close ends the group at cursor and makes it a part of the batch.
 func (b *batcher) close(ctx context.Context, cursor string) error {
 	if b.groupBytes > schema.MaxBatchBytes-coverageRoom {
@@ -123,10 +144,10 @@ func (b *batcher) close(ctx context.Context, cursor string) error {
 	}
 	b.envelopes = append(b.envelopes, b.group...)
 	b.bytes += b.groupBytes
-	b.read += b.groupRead
-	b.skipped += b.groupSkipped
+	b.read += b.groupFacts + len(b.groupRefused)
+	b.refused = append(b.refused, b.groupRefused...)
 	b.to = cursor
-	b.group, b.groupBytes, b.groupRead, b.groupSkipped = b.group[:0], 0, 0, 0
+	b.group, b.groupBytes, b.groupFacts, b.groupRefused = b.group[:0], 0, 0, nil
 	if len(b.envelopes) >= b.r.opts.BatchSize {
 		return b.flush(ctx)
 	}
@@ -139,9 +160,7 @@ func (b *batcher) flush(ctx context.Context) error {
 	if len(b.envelopes) == 0 {
 		return nil
 	}
-	next := b.covered
-	next.Recorded += len(b.envelopes)
-	if err := b.append(ctx, next, 0); err != nil {
+	if err := b.append(ctx, b.covered.with(len(b.envelopes), b.refused), 0); err != nil {
 		return err
 	}
 	b.report()
@@ -151,12 +170,15 @@ func (b *batcher) flush(ctx context.Context) error {
 // finish appends the rest and what the read covered. A group that no cursor
 // ended means a kind that broke its promise: it is not recorded by half.
 func (b *batcher) finish(ctx context.Context) error {
-	if b.groupRead > 0 {
-		return fmt.Errorf("reading %s: %d facts at the end have no cursor after them; none of them was recorded", b.r.name, b.groupRead)
+	if b.groupFacts > 0 {
+		return fmt.Errorf("reading %s: %d facts at the end have no cursor after them; none of them was recorded", b.r.name, b.groupFacts)
 	}
-	next := b.covered
-	next.Recorded += len(b.envelopes)
-	statements, next, err := b.coverage(next)
+	if len(b.groupRefused) > 0 { // no place to resume from, and none needed
+		if err := b.close(ctx, b.to); err != nil {
+			return err
+		}
+	}
+	statements, next, err := b.coverage(b.covered.with(len(b.envelopes), b.refused))
 	if err != nil {
 		return err
 	}
@@ -195,12 +217,12 @@ func (b *batcher) append(ctx context.Context, next covered, own int) error {
 	}
 	receipt, err := b.r.log.Append(ctx, batch)
 	if err != nil {
-		if err := b.r.refused(ctx, batch, err); err != nil {
+		if err := b.r.rejected(ctx, batch, err); err != nil {
 			return err
 		}
 	}
 	facts := len(b.envelopes) - own
-	p := Progress{Done: b.read, Recorded: facts, Skipped: b.skipped}
+	p := Progress{Done: b.read, Recorded: facts, Skipped: len(b.refused)}
 	for i, entry := range receipt.Entries {
 		if i < facts && entry.Duplicate {
 			p.Recorded--
@@ -210,15 +232,28 @@ func (b *batcher) append(ctx context.Context, next covered, own int) error {
 	b.progress.add(p)
 	b.r.note(func(s *Status) { s.add(p) })
 	b.from, b.coveredFrom, b.covered = b.to, coveredTo, next
-	b.envelopes, b.bytes, b.read, b.skipped = nil, 0, 0, 0
+	b.r.remember(b.refused)
+	b.envelopes, b.bytes, b.read, b.refused = nil, 0, 0, nil
 	return nil
 }
 
-// refused says why a batch was: a conflict if a cursor is not where the batch
+// maxRemembered is how many refusals a runner remembers to have recorded.
+const maxRemembered = 4096
+
+func (r *Runner) remember(refused []schema.Refusal) {
+	if r.refused == nil || len(r.refused) > maxRemembered {
+		r.refused = map[schema.Refusal]bool{}
+	}
+	for _, x := range refused {
+		r.refused[x] = true
+	}
+}
+
+// rejected says why a batch was: a conflict if a cursor is not where the batch
 // read from. It returns nil when the cursors are where the batch moves them to:
 // then what is in the batch is in the log, and only the answer was lost. (Or
 // another reader appended the very same facts first, which is as good.)
-func (r *Runner) refused(ctx context.Context, batch schema.Batch, cause error) error {
+func (r *Runner) rejected(ctx context.Context, batch schema.Batch, cause error) error {
 	var says interface{ Conflict() bool }
 	moved := errors.As(cause, &says) && says.Conflict()
 	conflict := &ConflictError{Source: r.name, Err: cause}

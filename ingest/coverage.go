@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,19 @@ type covered struct {
 	Listing  schema.Key `json:"listing,omitempty"`  // what was listed then
 	Count    int        `json:"count,omitempty"`
 	Recorded int        `json:"recorded,omitempty"` // facts recorded since
+	// Refused and LeftOut are the objects left out since.
+	Refused []schema.Refusal `json:"refused,omitempty"`
+	LeftOut int              `json:"leftOut,omitzero"`
+}
+
+// with is what is covered with more recorded and refused.
+func (c covered) with(recorded int, refused []schema.Refusal) covered {
+	c.Recorded += recorded
+	room := max(schema.MaxRefused-len(c.Refused), 0)
+	n := min(room, len(refused))
+	c.Refused = slices.Concat(c.Refused, refused[:n])
+	c.LeftOut += len(refused) - n
+	return c
 }
 
 func parseCovered(s string) (covered, error) {
@@ -53,7 +67,7 @@ func (c covered) encode() (string, error) {
 func (b *batcher) coverage(c covered) ([]schema.Statement, covered, error) {
 	now, started := stamp(b.r.opts.Now()), stamp(b.started)
 	blind, since := b.r.blindness(c, started)
-	fresh := c.Recorded > 0 || b.read > 0 || b.progress.Done > 0
+	fresh := c.Recorded > 0 || len(c.Refused) > 0 || b.read > 0 || b.progress.Done > 0
 	if blind == "" && !fresh && !c.To.IsZero() && now.Sub(c.To) < coverageEvery {
 		return nil, c, nil
 	}
@@ -62,13 +76,13 @@ func (b *batcher) coverage(c covered) ([]schema.Statement, covered, error) {
 		// Nothing was recorded until the last read that came to its end, else
 		// that one had stated so.
 		if since.After(c.To) {
-			chain.state(since, "", 0)
+			chain.state(since, schema.Coverage{})
 		}
-		chain.state(started, blind, 0)
+		chain.state(started, schema.Coverage{Blind: blind})
 	}
 	chain.covered.Listing, chain.covered.Count = b.listed()
-	chain.covered.Recorded = 0
-	chain.state(now, "", c.Recorded)
+	chain.state(now, schema.Coverage{Recorded: c.Recorded, Refused: c.Refused, LeftOut: c.LeftOut})
+	chain.covered.Recorded, chain.covered.Refused, chain.covered.LeftOut = 0, nil, 0
 	return chain.statements, chain.covered, chain.err
 }
 
@@ -104,8 +118,9 @@ type coverageChain struct {
 	err        error
 }
 
-// state adds a statement for the time from the last one until to.
-func (c *coverageChain) state(to time.Time, blind string, recorded int) {
+// state adds a statement for the time from the last one until to, which says of
+// it what p does.
+func (c *coverageChain) state(to time.Time, p schema.Coverage) {
 	if c.err != nil {
 		return
 	}
@@ -114,11 +129,8 @@ func (c *coverageChain) state(to time.Time, blind string, recorded int) {
 	if to.Before(c.covered.To) {
 		to = c.covered.To
 	}
-	p := schema.Coverage{
-		Source: c.source, From: c.covered.To, To: to,
-		Count: c.covered.Count, Recorded: recorded,
-		Blind: blind, Previous: c.covered.Previous,
-	}
+	p.Source, p.From, p.To = c.source, c.covered.To, to
+	p.Count, p.Previous = c.covered.Count, c.covered.Previous
 	listing := schema.Descriptor{Name: "listing", URI: c.source, Digest: schema.DigestSet{c.covered.Listing.Algorithm(): c.covered.Listing.Hex()}}
 	s, err := schema.NewStatement(schema.CoverageV1, p, listing)
 	if err != nil {
@@ -140,11 +152,31 @@ func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 // userinfo is the part of a URL that can hold a password.
 var userinfo = regexp.MustCompile(`://[^/@\s]+@`)
 
+// maxObject is how much of an object's name is recorded.
+const maxObject = 256 // bytes
+
+// quoted is a value that an error quotes.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
+// refusal is what is recorded of an object left out. Values that the reason
+// quotes are not: the rules that keep secrets out of statements never saw them.
+func (s Skip) refusal() schema.Refusal {
+	return schema.Refusal{
+		Object: clip(s.Object, maxObject),
+		Reason: clean(quoted.ReplaceAllString(s.Reason.Error(), `"…"`)),
+		Digest: string(s.Digest),
+	}
+}
+
 // clean is the reason as it is signed: without credentials, and not endless.
 func clean(reason string) string {
-	reason = userinfo.ReplaceAllString(strings.ToValidUTF8(reason, "\ufffd"), "://")
-	if len(reason) > maxBlind {
-		reason = strings.ToValidUTF8(reason[:maxBlind], "") + "…"
+	return clip(userinfo.ReplaceAllString(reason, "://"), maxBlind)
+}
+
+func clip(text string, most int) string {
+	text = strings.ToValidUTF8(text, "\ufffd")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
-	return reason
+	return text
 }

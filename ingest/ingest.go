@@ -68,10 +68,12 @@ type Event struct {
 	Total int
 }
 
-// Skip says which object was left out, and why.
+// Skip says which object was left out, and why. It is recorded as refused with
+// the coverage of the source.
 type Skip struct {
-	Object string // what it is, such as "commit 1b2c…"
-	Reason error  // a *schema.FieldError where a field is at fault
+	Object string     // what it is, such as "commit 1b2c…"
+	Reason error      // a *schema.FieldError where a field is at fault
+	Digest schema.Key // of the object's bytes; empty where there are none
 }
 
 // Listing is what a source held when it was read to the end: how many things,

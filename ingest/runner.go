@@ -28,7 +28,7 @@ type Options struct {
 	BatchSize int
 
 	Progress func(Progress)                      // called after each append, and when caught up
-	Skipped  func(Skip)                          // called for each object left out
+	Skipped  func(Skip)                          // called for each object left out, once
 	Failed   func(err error, wait time.Duration) // Watch could not read and tries again after wait
 	Now      func() time.Time                    // time.Now if nil
 }
@@ -59,6 +59,20 @@ func (e *ConflictError) Error() string {
 // Unwrap returns what the log said.
 func (e *ConflictError) Unwrap() error { return e.Err }
 
+// A BusyError says that a source asks to be left alone for a while, such as by
+// HTTP's status 429 with Retry-After. Watch does so, for up to an hour.
+type BusyError struct {
+	Wait time.Duration
+	Err  error // what it said
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("%v: it asks to wait %s", e.Err, e.Wait.Round(time.Second))
+}
+
+// Unwrap returns what the source said.
+func (e *BusyError) Unwrap() error { return e.Err }
+
 // Runner reads one source into a log. But for Wake it is for one goroutine at a
 // time.
 type Runner struct {
@@ -71,6 +85,7 @@ type Runner struct {
 	blind    string    // why the source could not be read; "" when it could
 	seen     time.Time // when it was last read to the end by this runner
 	watching bool
+	refused  map[schema.Refusal]bool // what was recorded as such already
 	woken    chan struct{}
 
 	mu     sync.Mutex
@@ -221,12 +236,16 @@ func (r *Runner) Watch(ctx context.Context) error {
 			err = r.wait(ctx)
 		} else {
 			failures++
-			wait := backoff(failures)
+			wait, woken := backoff(failures), r.woken
+			if busy := (*BusyError)(nil); errors.As(err, &busy) && busy.Wait > 0 {
+				// Nobody's call makes it less busy.
+				wait, woken = max(wait, min(busy.Wait, maxBusy)), nil
+			}
 			r.note(func(s *Status) { s.Again = r.opts.Now().Add(wait) })
 			if r.opts.Failed != nil {
 				r.opts.Failed(err, wait)
 			}
-			err = r.rest(ctx, wait)
+			err = r.rest(ctx, wait, woken)
 		}
 		if err != nil {
 			return err
@@ -248,11 +267,11 @@ func (r *Runner) wait(ctx context.Context) error {
 	interval := jitter(r.opts.Interval, 0.1)
 	w, ok := r.source.(Waiter)
 	if !ok {
-		return r.rest(ctx, interval)
+		return r.rest(ctx, interval, r.woken)
 	}
 	cursor, err := r.log.Cursor(ctx, r.opts.Namespace, r.name)
 	if err != nil {
-		return r.rest(ctx, interval)
+		return r.rest(ctx, interval, r.woken)
 	}
 	started := time.Now()
 	var waiting sync.WaitGroup
@@ -265,20 +284,20 @@ func (r *Runner) wait(ctx context.Context) error {
 	case <-r.woken:
 	case err := <-told:
 		if err != nil {
-			return r.rest(ctx, interval-time.Since(started))
+			return r.rest(ctx, interval-time.Since(started), r.woken)
 		}
 	}
 	return ctx.Err()
 }
 
-// rest returns nil when d is over or somebody calls Wake.
-func (r *Runner) rest(ctx context.Context, d time.Duration) error {
+// rest returns nil when d is over or woken has something.
+func (r *Runner) rest(ctx context.Context, d time.Duration, woken <-chan struct{}) error {
 	timer := time.NewTimer(max(d, 0))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-r.woken:
+	case <-woken:
 	case <-timer.C:
 	}
 	return nil
@@ -287,6 +306,7 @@ func (r *Runner) rest(ctx context.Context, d time.Duration) error {
 const (
 	firstBackoff = time.Second
 	maxBackoff   = 5 * time.Minute
+	maxBusy      = time.Hour // however long a source asks to be left alone
 )
 
 // backoff is how long to wait after so many failures in a row. The jitter

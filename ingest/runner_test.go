@@ -231,6 +231,77 @@ func TestOddObjectsAreSkipped(t *testing.T) {
 	if p, err := runner(t, src, log, nil).Once(t.Context()); err != nil || p != (ingest.Progress{}) {
 		t.Errorf("again: %+v, %v", p, err)
 	}
+	all := coverages(t, log)
+	if got := all[len(all)-1].Refused; len(got) != 3 || got[0].Object != "thing 2" || got[0].Reason != "odd" || got[1].Digest == "" {
+		t.Errorf("recorded as refused: %+v", got)
+	}
+}
+
+// TestRefusals has what was left out recorded once, with the coverage, also
+// where a process ends before it says so, without values that were never looked
+// at for secrets, and not endlessly.
+func TestRefusals(t *testing.T) {
+	src, log := new(list), new(ingesttest.Log)
+	refuse := func(object, reason string) {
+		src.events = append(src.events, ingest.Event{Skipped: &ingest.Skip{Object: object, Reason: errors.New(reason), Digest: "sha256:" + schema.Key(strings.Repeat("a", 64))}})
+	}
+	refuse("a", `spec.env.0.value: "hunter2 \"quoted\"" is no number, at https://ada:hunter2@example.com/x`)
+	refuse("a", `spec.env.0.value: "hunter3" is no number, at https://ada:hunter2@example.com/x`)
+	for i := range 2 * schema.MaxRefused {
+		refuse(fmt.Sprint("b ", i), "odd")
+		src.add(t, 1, 1)
+	}
+	src.err = errors.New("gone") // what was read until here stands, and nothing is said of coverage yet
+	if _, err := runner(t, src, log, &ingest.Options{BatchSize: 10}).Once(t.Context()); err == nil {
+		t.Error("a source that fails is read without an error")
+	}
+	src.err = nil
+	refuse("c", "odd")
+	src.add(t, 1, 1)
+	r := runner(t, src, log, nil)
+	for range 3 {
+		if _, err := r.Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := coverages(t, log)
+	if len(all) != 1 || len(all[0].Refused) != schema.MaxRefused || all[0].LeftOut != schema.MaxRefused+2 {
+		t.Fatalf("coverage: %+v", all)
+	}
+	got := all[0].Refused[0]
+	if got.Object != "a" || got.Reason != `spec.env.0.value: "…" is no number, at https://example.com/x` || got.Digest == "" {
+		t.Errorf("refused: %+v", got)
+	}
+	if all[0].Refused[1].Object != "b 0" {
+		t.Errorf("the same refusal, but for what it quotes, is there twice: %+v", all[0].Refused[:2])
+	}
+}
+
+// TestBusy has a source that asks to be left alone: it is, whoever calls.
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, log := new(list), new(ingesttest.Log)
+		l.fail(fmt.Errorf("listing: %w", &ingest.BusyError{Wait: 20 * time.Minute, Err: errors.New("429 Too Many Requests")}))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		var waits []time.Duration
+		r := runner(t, l, log, &ingest.Options{Failed: func(_ error, wait time.Duration) { waits = append(waits, wait) }})
+		go func() { ended <- r.Watch(ctx) }()
+		synctest.Wait()
+		l.fail(nil)
+		l.add(t, 1, 1)
+		r.Wake()
+		time.Sleep(19 * time.Minute)
+		if n := facts(t, log); n != 0 {
+			t.Errorf("%d facts before it may be asked again", n)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := facts(t, log); n != 1 || len(waits) != 1 || waits[0] != 20*time.Minute {
+			t.Errorf("%d facts after %v", n, waits)
+		}
+		cancel()
+		<-ended
+	})
 }
 
 // tooLarge is a statement within the limit whose envelope, in base64, is not.

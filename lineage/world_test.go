@@ -117,9 +117,15 @@ func randomWorld(t *testing.T, seed uint64, n int) *lineagetest.Log {
 			}
 			log.Add(lineagetest.Model(t, fmt.Sprintf("m%d", rnd.IntN(2)), fmt.Sprint(rnd.IntN(3)), run, file(content())))
 		case 7:
-			log.Add(lineagetest.Statement(t, schema.ImageV1, schema.Image{
-				Repository: "r", MediaType: "m", Labels: map[string]string{"org.opencontainers.image.base.digest": ref(content())},
-			}, file(content())))
+			image := schema.Image{Repository: "r", MediaType: "m"}
+			if rnd.IntN(2) == 0 {
+				image.Labels = map[string]string{"org.opencontainers.image.base.digest": ref(content())}
+			}
+			for range rnd.IntN(4) { // few different layers, so that some images begin as others are
+				layer := ref(fmt.Sprintf("layer %d", rnd.IntN(2)))
+				image.Layers = append(image.Layers, schema.Blob{Digest: layer, MediaType: "m", DiffID: layer})
+			}
+			log.Add(lineagetest.Statement(t, schema.ImageV1, image, file(content())))
 		case 8:
 			log.Add(lineagetest.Trust(t, key, func(p *schema.Trust) {
 				if rnd.IntN(3) == 0 {

@@ -100,6 +100,8 @@ const (
 	RelTree     = "tree"     // the commit From has the tree To
 	RelLocated  = "located"  // the bytes From were at the location To
 	RelHolds    = "holds"    // the location From held the bytes To; they are not what it was made from
+	RelLayersOf = "layersOf" // the chain of layers From is all of the image To
+	RelLayersOn = "layersOn" // the image From has the chain of layers To below its others
 	RelPins     = "pins"     // the commit or the file From names To by digest, as a part or as data
 	RelRefers   = "refers"   // the file From names the image To, to be run by somebody; From is not made of it
 	RelAlias    = "alias"    // From is another digest of the bytes that To identifies, says the entry
@@ -185,6 +187,9 @@ func (s Statement) Facts() (*Facts, error) {
 			b.subjects(s, "listing")
 			b.f.At = p.To
 			b.f.Summary = fmt.Sprintf("%s: %d listed, %d recorded", p.Source, p.Count, p.Recorded)
+			if n := len(p.Refused) + p.LeftOut; n > 0 {
+				b.f.Summary += fmt.Sprintf(", %d refused", n)
+			}
 			if p.Blind != "" {
 				b.f.Summary = p.Source + ": blind: " + p.Blind
 			}
@@ -475,8 +480,41 @@ func (b *factBuilder) image(s Statement, p *Image) error {
 		to := b.add(Resource{Key: base, Kind: "oci", Name: p.Labels[labelBaseName], Digests: digestSetOf(string(base)), Size: -1})
 		b.relate(key, to, RelBase, true)
 	}
+	b.layers(key, p.Layers)
 	b.f.Summary = strings.TrimSpace(p.Repository + " " + p.Platform)
 	return nil
+}
+
+// maxChain is how many layers of an image are looked at for the images that it
+// was built on. Runtimes take fewer.
+const maxChain = 256
+
+// layers relates an image to the chains of its layers: by them the walk finds
+// the images that it was built on. Chains are identified as the OCI image-spec
+// does (config.md, "Layer ChainID"): equal ones unpack to the same files. An
+// image whose configuration does not say how its layers unpack has none.
+func (b *factBuilder) layers(image Key, layers []Blob) {
+	if len(layers) == 0 || len(layers) > maxChain {
+		return
+	}
+	chain := ""
+	for i, l := range layers {
+		if l.DiffID == "" {
+			return
+		}
+		if i == 0 {
+			chain = l.DiffID
+		} else {
+			chain = string(BytesKey([]byte(chain + " " + l.DiffID)))
+		}
+		digest := Key(chain).Hex()
+		at := b.add(Resource{Key: Key(chainID + ":" + digest), Kind: "layers", Digests: DigestSet{chainID: digest}, Size: -1})
+		if i < len(layers)-1 {
+			b.relate(image, at, RelLayersOn, true)
+		} else {
+			b.relate(at, image, RelLayersOf, false)
+		}
+	}
 }
 
 func digestSetOf(key string) DigestSet {

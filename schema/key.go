@@ -20,6 +20,7 @@ const (
 	GitCommit    = "gitCommit"
 	GitTree      = "gitTree"
 	GitBlob      = "gitBlob"
+	chainID      = "chainID" // of layers of an image
 )
 
 // strength orders the digests by which a resource is identified when several

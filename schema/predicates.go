@@ -122,10 +122,25 @@ type Coverage struct {
 	Source   string    `json:"source"`
 	From     time.Time `json:"from,omitzero"`
 	To       time.Time `json:"to"`
-	Count    int       `json:"count"`              // things listed at To
-	Recorded int       `json:"recorded"`           // facts recorded in the interval
-	Blind    string    `json:"blind,omitempty"`    // why nothing could be read in the interval; empty when it could
+	Count    int       `json:"count"`           // things listed at To
+	Recorded int       `json:"recorded"`        // facts recorded in the interval
+	Blind    string    `json:"blind,omitempty"` // why nothing could be read in the interval; empty when it could
+	// Refused are things that the source held in the interval and that could not
+	// be recorded, each once; at most MaxRefused. LeftOut says how many more there
+	// were.
+	Refused  []Refusal `json:"refused,omitempty"`
+	LeftOut  int       `json:"leftOut,omitzero"`
 	Previous string    `json:"previous,omitempty"` // sha256 of the coverage statement before, in hex
+}
+
+// MaxRefused is how many refusals one coverage statement lists.
+const MaxRefused = 32
+
+// Refusal is a thing that could not be recorded, and why.
+type Refusal struct {
+	Object string `json:"object"` // what it is, in the words of its source
+	Reason string `json:"reason"`
+	Digest string `json:"digest,omitempty"` // key of its bytes as they were read, where the watcher had them
 }
 
 func (c *Coverage) check() error {
@@ -140,6 +155,24 @@ func (c *Coverage) check() error {
 		return fieldErrorf("count", "%d is negative", c.Count)
 	case c.Recorded < 0:
 		return fieldErrorf("recorded", "%d is negative", c.Recorded)
+	case len(c.Refused) > MaxRefused:
+		return fieldErrorf("refused", "lists %d; the limit is %d", len(c.Refused), MaxRefused)
+	case c.LeftOut < 0:
+		return fieldErrorf("leftOut", "%d is negative", c.LeftOut)
+	}
+	for i, r := range c.Refused {
+		field := "refused." + strconv.Itoa(i)
+		switch {
+		case r.Object == "":
+			return fieldErrorf(field+".object", "missing")
+		case r.Reason == "":
+			return fieldErrorf(field+".reason", "missing")
+		case r.Digest == "":
+			continue
+		}
+		if _, err := ParseKey(r.Digest); err != nil {
+			return under(field+".digest", err)
+		}
 	}
 	return checkPrevious(c.Previous)
 }
@@ -161,7 +194,7 @@ type Commit struct {
 	// what they point at (sha256), submodules (gitCommit). At most MaxPins, by
 	// path; LeftOut says how many more there are.
 	Pins    []Descriptor `json:"pins,omitempty"`
-	LeftOut int          `json:"leftOut,omitempty"`
+	LeftOut int          `json:"leftOut,omitzero"`
 }
 
 // MaxPins is how many things one commit, or one file of it, is recorded to pin.
@@ -222,7 +255,7 @@ func checkPins(pins []Descriptor) error {
 type Pins struct {
 	Format  string       `json:"format"` // dvc, kustomize, kubernetes or kfp
 	Pins    []Descriptor `json:"pins"`   // at most MaxPins, in the order of the file
-	LeftOut int          `json:"leftOut,omitempty"`
+	LeftOut int          `json:"leftOut,omitzero"`
 }
 
 // The formats of files that pin.
@@ -297,6 +330,7 @@ type Blob struct {
 	Digest    string `json:"digest"`
 	MediaType string `json:"mediaType"`
 	Size      int64  `json:"size"`
+	DiffID    string `json:"diffID,omitempty"` // digest of the layer unpacked, says the configuration
 }
 
 // IndexedManifest is one image of an index.
@@ -323,6 +357,12 @@ func (i *Image) check() error {
 	for n, l := range i.Layers {
 		if _, err := ParseKey(l.Digest); err != nil {
 			return under("layers."+strconv.Itoa(n)+".digest", err)
+		}
+		if l.DiffID == "" {
+			continue
+		}
+		if _, err := ParseKey(l.DiffID); err != nil {
+			return under("layers."+strconv.Itoa(n)+".diffID", err)
 		}
 	}
 	for n, m := range i.Manifests {

@@ -299,6 +299,12 @@ func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) e
 		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
 			break
 		}
+		if r.Kind == RelLayersOn {
+			if err := w.base(q, node, r, yield); err != nil {
+				return err
+			}
+			continue
+		}
 		follow, err := w.follows(r.Relation)
 		if err != nil {
 			return err
@@ -315,6 +321,73 @@ func (w *walker) relations(q queued, node *Node, yield func(Edge, error) bool) e
 		if r.Kind != RelHolds && r.Kind != RelRefers {
 			w.push(Start{Key: r.To}, q.depth+1)
 		}
+	}
+	return nil
+}
+
+// base yields the edge from q to the image whose layers are the first of its
+// own: of several with those layers the one that was recorded first. It is a
+// claim, as layers can be copied. What a label says already is not said again.
+func (w *walker) base(q queued, node *Node, r EntryRelation, yield func(Edge, error) bool) error {
+	chain, err := w.g.Node(w.ctx, r.To, Upstream)
+	if err != nil {
+		return err
+	}
+	of := w.layersOf(chain.Up)
+	said := func(x EntryRelation) bool { return x.Kind == RelBase && x.To == of.To }
+	if of.To == "" || slices.ContainsFunc(node.Up, said) {
+		return nil
+	}
+	w.touch(of.Entry)
+	e := Edge{From: q.Key, To: of.To, Step: -1, Relation: RelBase, Entry: r.Entry, Depth: q.depth}
+	if err := w.emit(&e, true, yield); err != nil {
+		return err
+	}
+	w.push(Start{Key: of.To}, q.depth+1)
+	return nil
+}
+
+// layersOf is the first of the relations of a chain that says which image it is
+// all the layers of, the zero value if there is none.
+func (w *walker) layersOf(relations []EntryRelation) EntryRelation {
+	for _, r := range relations {
+		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
+			break
+		}
+		if r.Kind == RelLayersOf {
+			return r
+		}
+	}
+	return EntryRelation{}
+}
+
+// builtOn yields the edges to q from the images whose first layers are its own.
+func (w *walker) builtOn(q queued, chain Key, yield func(Edge, error) bool) error {
+	up, err := w.g.Node(w.ctx, chain, Upstream)
+	if err != nil {
+		return err
+	}
+	of := w.layersOf(up.Up)
+	if of.To != q.Key {
+		return nil
+	}
+	node, err := w.g.Node(w.ctx, chain, Downstream)
+	if err != nil {
+		return err
+	}
+	for _, r := range node.Down {
+		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
+			break
+		}
+		if r.Kind != RelLayersOn {
+			continue
+		}
+		w.touch(of.Entry)
+		e := Edge{From: r.From, To: q.Key, Step: -1, Relation: RelBase, Entry: r.Entry, Depth: q.depth}
+		if err := w.emitOnce(e, true, yield); err != nil {
+			return err
+		}
+		w.push(Start{Key: r.From}, q.depth+1)
 	}
 	return nil
 }
@@ -416,7 +489,13 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 		if w.opt.Size > 0 && r.Entry >= w.opt.Size {
 			break
 		}
-		if r.Kind == RelParent || r.Kind == RelTree {
+		switch r.Kind {
+		case RelParent, RelTree:
+			continue
+		case RelLayersOf:
+			if err := w.builtOn(q, r.From, yield); err != nil {
+				return err
+			}
 			continue
 		}
 		e := Edge{From: r.From, To: r.To, Step: -1, Relation: r.Kind, Entry: r.Entry, Depth: q.depth}

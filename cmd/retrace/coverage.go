@@ -23,7 +23,11 @@ type interval struct {
 	Blind    string    `json:"blind,omitempty"` // why nothing could be read; empty when it could
 	Listed   int       `json:"listed"`          // things that the source held at the end
 	Recorded int       `json:"recorded"`        // facts recorded in the interval
-	Entry    int64     `json:"entry"`           // that says so
+	// Refused are things that the source held and that could not be recorded,
+	// LeftOut how many more there were.
+	Refused []schema.Refusal `json:"refused,omitempty"`
+	LeftOut int              `json:"leftOut,omitzero"`
+	Entry   int64            `json:"entry"` // that says so
 }
 
 // coverageReport is what was watched of all sources in a span of time.
@@ -43,10 +47,13 @@ func (a *app) coverageCmd() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "coverage [SOURCE]",
-		Short: "Say when watchers were blind",
+		Short: "Say when watchers were blind, and what they refused",
 		Long: `List every interval in which a source could not be read, or no watcher ran, as
 signed coverage entries say, and up to when each source is spoken for. What came
-and went in a blind interval was seen by nobody. Exit status 1: there is one.`,
+and went in a blind interval was seen by nobody. Exit status 1: there is one.
+
+Things that a source held and that could not be recorded are listed with the
+reason: they are seen, and nothing is known of them.`,
 		Example: "  retrace coverage --since '7d ago'\n  retrace coverage git+https://git.example.com/ml/forecast --all -o json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -85,7 +92,7 @@ and went in a blind interval was seen by nobody. Exit status 1: there is one.`,
 				}
 			}
 			if !all {
-				r.Intervals = slices.DeleteFunc(r.Intervals, func(i interval) bool { return i.Blind == "" })
+				r.Intervals = slices.DeleteFunc(r.Intervals, func(i interval) bool { return i.Blind == "" && len(i.Refused) == 0 })
 			}
 			if a.output == "json" {
 				err = printJSON(cmd.OutOrStdout(), r)
@@ -138,7 +145,7 @@ func (b *book) coverage(ctx context.Context, source string, since, until time.Ti
 		if c.To.Before(since) || !until.IsZero() && !c.From.Before(until) {
 			continue
 		}
-		r.Intervals = append(r.Intervals, interval{c.Source, c.From, c.To, c.Blind, c.Count, c.Recorded, e.Index})
+		r.Intervals = append(r.Intervals, interval{c.Source, c.From, c.To, c.Blind, c.Count, c.Recorded, c.Refused, c.LeftOut, e.Index})
 	}
 	return r, nil
 }
@@ -165,6 +172,9 @@ func printCoverage(w, notes io.Writer, r *coverageReport) error {
 			return err
 		}
 	}
+	if err := printRefused(w, r.Intervals); err != nil {
+		return err
+	}
 	t := newTable(w, "SOURCE", "SPOKEN FOR UNTIL")
 	for _, source := range slices.Sorted(maps.Keys(r.Until)) {
 		t.row(source, r.Until[source].Format(time.RFC3339))
@@ -174,4 +184,24 @@ func printCoverage(w, notes io.Writer, r *coverageReport) error {
 	}
 	speaksFor(notes, r.Size)
 	return nil
+}
+
+// printRefused lists what the intervals say was refused, if anything was.
+func printRefused(w io.Writer, intervals []interval) error {
+	t := newTable(w, "REFUSED", "REASON", "DIGEST", "ENTRY")
+	any := false
+	for _, i := range intervals {
+		entry := strconv.FormatInt(i.Entry, 10)
+		for _, r := range i.Refused {
+			any = true
+			t.row(r.Object, r.Reason, schema.Key(r.Digest).Short(), entry)
+		}
+		if i.LeftOut > 0 {
+			t.row(fmt.Sprintf("and %d more", i.LeftOut), "", "", entry)
+		}
+	}
+	if !any {
+		return nil
+	}
+	return t.flush()
 }

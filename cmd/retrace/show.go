@@ -141,11 +141,14 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 		t.row("used by", fmt.Sprintf("step %d  %s", s.Entry, clipTo(stepTitle(s.Step), 70)))
 	}
 	for _, rel := range up {
+		if rel.Kind == schema.RelLayersOn {
+			continue // `retrace lineage` says which images that is
+		}
 		t.row(rel.Kind, fmt.Sprintf("%s (entry %d)", rel.To.Short(), rel.Entry))
 	}
 	for _, rel := range down {
-		if rel.Kind == schema.RelHolds || rel.Kind == schema.RelLocated {
-			continue // each is the other, seen from there
+		if rel.Kind == schema.RelHolds || rel.Kind == schema.RelLocated || rel.Kind == schema.RelLayersOf {
+			continue // each of the first two is the other, seen from there
 		}
 		t.row(rel.Kind+" of", fmt.Sprintf("%s (entry %d)", rel.From.Short(), rel.Entry))
 	}

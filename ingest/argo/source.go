@@ -164,7 +164,7 @@ func (s *source) odd(at *position, next position, c kube.Change, err error, yiel
 	*at = next
 	e := ingest.Event{Cursor: next.String()}
 	if fe := (*schema.FieldError)(nil); errors.As(err, &fe) && fe.Field != "status.startedAt" {
-		e.Skipped = &ingest.Skip{Object: "workflow " + c.Object.Meta.Namespace + "/" + c.Object.Meta.Name, Reason: err}
+		e.Skipped = &ingest.Skip{Object: "workflow " + c.Object.Meta.Namespace + "/" + c.Object.Meta.Name, Reason: err, Digest: schema.BytesKey(c.Object.Raw)}
 	}
 	return yield(e, nil)
 }

@@ -271,19 +271,25 @@ func (r *reader) commit(h plumbing.Hash) ([]schema.Statement, ingest.Event, erro
 	}
 	c, err := object.DecodeCommit(r.repo, o)
 	if err != nil {
-		return nil, skip("commit "+h.String(), err), nil
+		return nil, skipCommit(h, err), nil
 	}
 	if c.Hash != h {
 		return nil, ingest.Event{}, fmt.Errorf("reading commit %s: the object there hashes to %s", h, c.Hash)
 	}
 	pins, s, err := r.describer.commit(c, false)
 	if odd := (*schema.FieldError)(nil); errors.As(err, &odd) {
-		return nil, skip("commit "+h.String(), err), nil
+		return nil, skipCommit(h, err), nil
 	}
 	if err != nil {
 		return nil, ingest.Event{}, err
 	}
 	return pins, ingest.Event{Statement: s}, nil
+}
+
+func skipCommit(h plumbing.Hash, err error) ingest.Event {
+	e := skip("commit "+h.String(), err)
+	e.Skipped.Digest = schema.Key(schema.GitCommit + ":" + h.String())
+	return e
 }
 
 func skip(what string, err error) ingest.Event {

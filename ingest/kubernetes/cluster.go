@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/kube"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -22,15 +23,15 @@ type cluster struct {
 
 	workloads map[string]*workload // by id
 	byUID     map[string]*workload
-	owners    map[string]string // UID of an object to that of its controller
-	odd       map[string]error  // objects that could not be decoded, by what they are
+	owners    map[string]string      // UID of an object to that of its controller
+	odd       map[string]ingest.Skip // objects that could not be decoded, by what they are
 }
 
 // read lists everything. Types that the cluster does not have are passed over.
 func read(ctx context.Context, client *kube.Client, namespace string) (*cluster, error) {
 	c := &cluster{
 		client: client, namespace: namespace,
-		workloads: map[string]*workload{}, byUID: map[string]*workload{}, owners: map[string]string{}, odd: map[string]error{},
+		workloads: map[string]*workload{}, byUID: map[string]*workload{}, owners: map[string]string{}, odd: map[string]ingest.Skip{},
 	}
 	for _, t := range workloadTypes {
 		if err := c.each(ctx, t, c.workload); err != nil {
@@ -83,7 +84,8 @@ func (c *cluster) workload(o kube.Object) error {
 // note keeps what is odd about an object, if anything is.
 func (c *cluster) note(o kube.Object, err error) {
 	if err != nil {
-		c.odd[o.Type.String()+" "+o.Meta.Namespace+"/"+o.Meta.Name] = err
+		name := o.Type.String() + " " + o.Meta.Namespace + "/" + o.Meta.Name
+		c.odd[name] = ingest.Skip{Object: name, Reason: err, Digest: schema.BytesKey(o.Raw)}
 	}
 }
 

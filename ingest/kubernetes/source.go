@@ -120,8 +120,8 @@ func (s *source) observe(ctx context.Context, from string, yield func(ingest.Eve
 	if err != nil {
 		return err
 	}
-	for _, object := range at.leave(now.odd) {
-		if !yield(ingest.Event{Skipped: &ingest.Skip{Object: object, Reason: now.odd[object]}}) {
+	for _, odd := range at.leave(now.odd) {
+		if !yield(ingest.Event{Skipped: &odd}) {
 			return nil
 		}
 	}
@@ -154,13 +154,13 @@ func (s *source) observe(ctx context.Context, from string, yield func(ingest.Eve
 
 // leave notes which objects are odd, and returns those that were not before, or
 // for another reason.
-func (p *position) leave(odd map[string]error) []string {
-	next, fresh := map[string]string{}, []string{}
+func (p *position) leave(odd map[string]ingest.Skip) []ingest.Skip {
+	next, fresh := map[string]string{}, []ingest.Skip{}
 	for _, object := range slices.Sorted(maps.Keys(odd)) {
-		h := sha256.Sum256([]byte(odd[object].Error()))
+		h := sha256.Sum256([]byte(odd[object].Reason.Error()))
 		why := hex.EncodeToString(h[:6])
 		if p.Odd[object] != why {
-			fresh = append(fresh, object)
+			fresh = append(fresh, odd[object])
 		}
 		if len(next) < maxOdd {
 			next[object] = why

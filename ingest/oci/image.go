@@ -156,8 +156,9 @@ func (w *imageWalk) image(ctx context.Context, m manifest, image *schema.Image) 
 	}
 	image.Config = parsed.Config.Digest.String()
 	image.Platform = platform(&v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant})
-	for _, l := range parsed.Layers {
-		image.Layers = append(image.Layers, schema.Blob{Digest: l.Digest.String(), MediaType: string(l.MediaType), Size: l.Size})
+	diffIDs := cfg.diffIDs(len(parsed.Layers))
+	for i, l := range parsed.Layers {
+		image.Layers = append(image.Layers, schema.Blob{Digest: l.Digest.String(), MediaType: string(l.MediaType), Size: l.Size, DiffID: diffIDs[i]})
 	}
 	image.Labels = maps.Clone(cfg.Config.Labels)
 	if image.Labels == nil {

@@ -11,7 +11,9 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -20,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -154,6 +157,22 @@ type config struct {
 	Config       struct {
 		Labels map[string]string `json:"Labels"`
 	} `json:"config"`
+	RootFS struct {
+		DiffIDs []string `json:"diff_ids"`
+	} `json:"rootfs"`
+}
+
+// diffIDs are the digests of the n layers unpacked, or n empty ones where the
+// configuration does not say those of all.
+func (c *config) diffIDs(n int) []string {
+	odd := func(id string) bool {
+		_, err := schema.ParseKey(id)
+		return err != nil
+	}
+	if len(c.RootFS.DiffIDs) != n || slices.ContainsFunc(c.RootFS.DiffIDs, odd) {
+		return make([]string, n)
+	}
+	return c.RootFS.DiffIDs
 }
 
 // config reads the config of an image manifest. Artifacts whose config is
@@ -244,15 +263,32 @@ func (t bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	max := int64(maxAnswer)
+	if resp.StatusCode == http.StatusTooManyRequests {
+		if wait := retryAfter(resp.Header.Get("Retry-After"), time.Now()); wait > 0 {
+			return nil, errors.Join(&ingest.BusyError{Wait: wait, Err: fmt.Errorf("%s answers %s", req.URL.Host, resp.Status)}, resp.Body.Close())
+		}
+	}
+	most := int64(maxAnswer)
 	switch asked(req) {
 	case "blobs":
 		return resp, nil // of the size that a manifest states, or the reader says so
 	case "manifests":
-		max = maxManifest
+		most = maxManifest
 	}
-	resp.Body = &boundedBody{ReadCloser: resp.Body, url: req.URL, left: max, max: max}
+	resp.Body = &boundedBody{ReadCloser: resp.Body, url: req.URL, left: most, max: most}
 	return resp, nil
+}
+
+// retryAfter is how long a server asks to wait (RFC 9110, section 10.2.3), 0 if
+// it does not say.
+func retryAfter(header string, now time.Time) time.Duration {
+	if n, err := strconv.Atoi(header); err == nil {
+		return time.Duration(min(max(n, 0), 24*60*60)) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return max(at.Sub(now), 0)
+	}
+	return 0
 }
 
 // asked is the part of the distribution API that the first request of a chain

@@ -225,8 +225,13 @@ func (o *observation) choose(listed []string) {
 	o.tags = slices.Sorted(maps.Keys(look))
 }
 
+// skip leaves out an object, whose name may end in its digest.
 func (o *observation) skip(object string, reason error) {
-	o.skipped = append(o.skipped, ingest.Event{Skipped: &ingest.Skip{Object: object, Reason: reason}, Total: o.total})
+	skip := &ingest.Skip{Object: object, Reason: reason}
+	if k, err := schema.ParseKey(object[strings.LastIndexByte(object, ' ')+1:]); err == nil {
+		skip.Digest = k
+	}
+	o.skipped = append(o.skipped, ingest.Event{Skipped: skip, Total: o.total})
 }
 
 func (o *observation) run(ctx context.Context, yield func(ingest.Event, error) bool) error {

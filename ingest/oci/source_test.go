@@ -1,19 +1,25 @@
 package oci
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -47,7 +53,7 @@ func TestImageAndTag(t *testing.T) {
 	want := schema.Image{
 		Repository: w.repo.Name(), MediaType: string(manifest.MediaType), Size: size,
 		Config: manifest.Config.Digest.String(), Platform: "linux/arm64/v8",
-		Layers: []schema.Blob{{Digest: manifest.Layers[0].Digest.String(), MediaType: string(manifest.Layers[0].MediaType), Size: 5}},
+		Layers: []schema.Blob{{Digest: manifest.Layers[0].Digest.String(), MediaType: string(manifest.Layers[0].MediaType), Size: 5, DiffID: "sha256:" + strings.Repeat("0", 64)}},
 		Labels: map[string]string{
 			"org.opencontainers.image.revision":    revision,
 			"org.opencontainers.image.source":      "https://git.example/ml/trainer",
@@ -70,6 +76,7 @@ func TestImageAndTag(t *testing.T) {
 		{From: schema.Key(imageOf(t, got.events[0].Statement).Config), To: schema.Key(digest), Kind: schema.RelConfigOf},
 		{From: schema.Key(digest), To: schema.Key("gitCommit:" + revision), Kind: schema.RelBuiltOf, Claimed: true},
 		{From: schema.Key(digest), To: schema.Key(base), Kind: schema.RelBase, Claimed: true},
+		{From: schema.Key("chainID:" + strings.Repeat("0", 64)), To: schema.Key(digest), Kind: schema.RelLayersOf},
 	}
 	if diff := cmp.Diff(wantRelations, facts.Relations); diff != "" {
 		t.Errorf("relations (-want +got):\n%s", diff)
@@ -78,6 +85,94 @@ func TestImageAndTag(t *testing.T) {
 		t.Errorf("listing = %+v, want one tag", got.listing)
 	}
 }
+
+// TestBaseByLayers builds images on images, with no label that says so: the
+// layers do, in both directions, also through another repository's entries.
+func TestBaseByLayers(t *testing.T) {
+	base := built(t, empty.Image, "os")
+	runtime := built(t, base, "python")
+	trainer := built(t, runtime, "train.py")
+	labelled := mutate.Annotations(built(t, runtime, "serve.py"), map[string]string{"org.opencontainers.image.base.digest": digestOf(t, runtime)}).(v1.Image)
+	again := mutate.Annotations(runtime, map[string]string{"built": "again"}).(v1.Image) // the same layers
+	other := built(t, built(t, empty.Image, "python"), "os")                             // the same, in another order
+	names := map[schema.Key]string{}
+	g := schema.NewFactGraph()
+	entry := int64(0)
+	for i, images := range []map[string]v1.Image{{"base": base}, {"runtime": runtime}, {"trainer": trainer, "labelled": labelled, "again": again, "other": other}} {
+		w := newWorld(t)
+		for name, img := range images {
+			names[schema.Key(w.push(name, img))] = name
+		}
+		for _, e := range w.mustRead("").events {
+			if e.Statement.PredicateType != schema.ImageV1 {
+				continue
+			}
+			f, err := e.Statement.Facts()
+			if err != nil {
+				t.Fatal(i, err)
+			}
+			g.Add(entry, f, schema.Observed)
+			entry++
+		}
+	}
+	for k, want := range map[string]struct{ up, down string }{
+		"trainer":  {"trainer<base? trainer<runtime? runtime<base?", ""},
+		"labelled": {"labelled<base? labelled<runtime? runtime<base?", ""},
+		"again":    {"again<base?", ""},
+		"other":    {"", ""},
+		"runtime":  {"runtime<base?", "labelled<runtime? trainer<runtime?"},
+		"base":     {"", "again<base? labelled<base? labelled<runtime? runtime<base? trainer<base? trainer<runtime?"},
+	} {
+		for d, want := range map[schema.Direction]string{schema.Upstream: want.up, schema.Downstream: want.down} {
+			var got []string
+			for e, err := range schema.Walk(t.Context(), g, schema.Start{Key: keyNamed(names, k)}, schema.WalkOptions{Direction: d}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Relation != schema.RelBase || e.Evidence != schema.Claimed {
+					t.Errorf("%s: edge %+v", k, e)
+				}
+				got = append(got, names[e.From]+"<"+names[e.To]+"?")
+			}
+			wanted := strings.Fields(want)
+			slices.Sort(got)
+			slices.Sort(wanted)
+			if diff := cmp.Diff(wanted, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s %s (-want +got):\n%s", d, k, diff)
+			}
+		}
+	}
+}
+
+func keyNamed(names map[schema.Key]string, name string) schema.Key {
+	for k, n := range names {
+		if n == name {
+			return k
+		}
+	}
+	return ""
+}
+
+// built is an image with one layer more.
+func built(t *testing.T, on v1.Image, content string) v1.Image {
+	t.Helper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: content, Size: int64(len(content)), Mode: 0o644}), second(w.Write([]byte(content))), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(on, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func second(_ int, err error) error { return err }
 
 func TestIndexWithPlatforms(t *testing.T) {
 	w := newWorld(t)
