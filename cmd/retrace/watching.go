@@ -255,6 +255,9 @@ func (w *watching) recordSetting(ctx context.Context, setting, object, value str
 	return err
 }
 
+// settling is how long after a delivery the source is looked at once more.
+const settling = 2 * time.Second
+
 // hook takes a delivery to /webhooks/NAME: it has the sources looked at that the
 // delivery is about. It is forged where there are some and none accepts its
 // signature.
@@ -272,6 +275,9 @@ func (w *watching) hook(name string, header http.Header, body []byte) (woken int
 			w.logger.Warn("delivery refused", "source", source, "webhook", name, "err", err)
 		} else if mine {
 			r.runner.Wake()
+			// Some tell of a change before it shows: the CNCF's registry before the tag
+			// is set.
+			time.AfterFunc(settling, r.runner.Wake)
 			woken++
 		}
 	}

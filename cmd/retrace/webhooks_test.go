@@ -48,7 +48,10 @@ func serveSources(t *testing.T, dir, sources string) (address string, stop func(
 	return address, func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the server ended with %v:\n%s", err, log.String())
+			t.Errorf("the server ended with %v", err)
+		}
+		if t.Failed() {
+			t.Log(log.String())
 		}
 	}
 }

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/schema"
@@ -264,7 +267,7 @@ func (o *observation) look(ctx context.Context, tag string) (tagState, *group, e
 	var m manifest
 	if !o.unmoved(ctx, ref, was.digest.String()) {
 		var err error
-		if m, err = o.manifest(ctx, ref); err != nil {
+		if m, err = o.listedManifest(ctx, ref); err != nil {
 			if lost(ctx, err) {
 				return was, nil, fmt.Errorf("tag %s: %w", tag, err)
 			}
@@ -287,6 +290,22 @@ func (o *observation) look(ctx context.Context, tag string) (tagState, *group, e
 		return was, &group{}, nil
 	}
 	return o.changed(ctx, tag, was, now, m)
+}
+
+// listedManifest is manifest for a tag that the registry lists. One that it does
+// not find a moment later is looked for twice: it may be about to be set.
+func (o *observation) listedManifest(ctx context.Context, ref name.Tag) (manifest, error) {
+	m, err := o.manifest(ctx, ref)
+	var answered *transport.Error
+	if !errors.As(err, &answered) || answered.StatusCode != http.StatusNotFound {
+		return m, err
+	}
+	select {
+	case <-ctx.Done():
+		return m, ctx.Err()
+	case <-time.After(time.Second / 2):
+	}
+	return o.manifest(ctx, ref)
 }
 
 // changed states the image that a tag points at, if no other tag's news did,
