@@ -60,20 +60,17 @@ func Recover(ctx context.Context, dir string, key note.Verifier, copyAt string, 
 		return got, err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
-	from, err := openOriginal(copyAt, key)
-	if err != nil {
-		return got, err
+	r := &recovering{ctx: ctx, dir: dir, key: key, report: report, own: openSalvage(dir, key)}
+	if r.from, err = r.openCopy(copyAt); err != nil {
+		return got, errors.Join(err, r.own.close())
 	}
-	defer func() { err = errors.Join(err, from.close()) }()
-	r := &recovering{ctx: ctx, dir: dir, key: key, from: from, report: report}
+	defer func() { err = errors.Join(err, r.from.close()) }()
 	if r.report == nil {
 		r.report = func(Progress) {}
 	}
-	if err := r.readSigned(); err != nil {
-		return got, err
+	if err = r.readSigned(); err == nil {
+		err = r.build()
 	}
-	r.own = openSalvage(dir, key)
-	err = r.build()
 	if err := errors.Join(err, r.own.close()); err != nil {
 		return got, errors.Join(err, os.RemoveAll(r.fresh()))
 	}
@@ -81,6 +78,34 @@ func Recover(ctx context.Context, dir string, key note.Verifier, copyAt string, 
 		return got, err
 	}
 	return r.Recovery, nil
+}
+
+// openCopy opens the copy. One that an earlier key of the log signed is taken
+// where the store still has the rotations that replaced it, and the copy is not
+// of after them: compare then holds it to what the key in force signed.
+func (r *recovering) openCopy(at string) (original, error) {
+	from, err := openOriginal(at, r.key)
+	var notSigned *verify.FalseError
+	if err == nil || !errors.As(err, &notSigned) {
+		return from, err
+	}
+	recv := newReceiver(r.ctx, r.dir, r.own.engine, r.key)
+	if !r.own.look(recv.resumeGenesis) || recv.genesis.chain == nil || !recv.genesis.chain.Has(r.key) {
+		return nil, err
+	}
+	chain := recv.genesis.chain
+	for _, link := range slices.Backward(chain.Logs()) {
+		older := chain.LogAt(link.Entry + 1)
+		from, openErr := openOriginal(at, older)
+		if openErr != nil {
+			continue
+		}
+		if chain.LogAt(from.signed().Size).KeyHash() == older.KeyHash() {
+			return from, nil
+		}
+		return nil, errors.Join(fmt.Errorf("%w: it is of size %d and signed by a key that was replaced by then", err, from.signed().Size), from.close())
+	}
+	return nil, err
 }
 
 // recovering is one Recover under way.
