@@ -3,8 +3,11 @@ package graphql
 import (
 	"context"
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/graph-gophers/graphql-go"
 )
 
 // Pages of connections.
@@ -13,22 +16,39 @@ const (
 	maxPage     = 1000
 )
 
-// pageArgs are the arguments of every connection.
+// pageArgs are the arguments of every connection: a page from the beginning or
+// after a place, or from the end or before a place (Relay cursor connections).
 type pageArgs struct {
-	First *int32
-	After *string
+	First, Last   *int32
+	After, Before *string
 }
 
-func (p pageArgs) first() (int, error) {
-	switch {
-	case p.First == nil:
-		return defaultPage, nil
-	case *p.First < 0:
-		return 0, badInput("first", "%d is negative", *p.First)
-	case *p.First > maxPage:
-		return 0, &Error{Code: CodeLimit, Field: "first", Message: strconv.Itoa(int(*p.First)) + " is more than the limit of " + strconv.Itoa(maxPage)}
+// longArgs are those of lists in the ledger's order.
+type longArgs struct {
+	pageArgs
+	OrderBy  string
+	AsOfSize *Long
+}
+
+const newestFirst = "NEWEST_FIRST"
+
+// most is how many items the page holds, and whether it ends at its place.
+func (p pageArgs) most() (n int, backward bool, err error) {
+	given, field := p.First, "first"
+	if p.Last != nil || p.Before != nil {
+		given, field, backward = p.Last, "last", true
 	}
-	return int(*p.First), nil
+	switch {
+	case backward && (p.First != nil || p.After != nil):
+		return 0, false, badInput(field, "a page begins (first, after) or ends (last, before) at a place, not both")
+	case given == nil:
+		return defaultPage, backward, nil
+	case *given < 0:
+		return 0, backward, badInput(field, "%d is negative", *given)
+	case *given > maxPage:
+		return 0, backward, &Error{Code: CodeLimit, Field: field, Message: strconv.Itoa(int(*given)) + " is more than the limit of " + strconv.Itoa(maxPage)}
+	}
+	return int(*given), backward, nil
 }
 
 // cursor is a place in a list as it was at one size of the ledger, so that the
@@ -42,7 +62,7 @@ func (c cursor) String() string {
 	return base64.RawURLEncoding.EncodeToString([]byte("1:" + strconv.FormatInt(c.size, 10) + ":" + c.key))
 }
 
-func parseCursor(s string) (cursor, error) {
+func parseCursor(s, field string) (cursor, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err == nil {
 		if rest, ok := strings.CutPrefix(string(raw), "1:"); ok {
@@ -53,7 +73,7 @@ func parseCursor(s string) (cursor, error) {
 			}
 		}
 	}
-	return cursor{}, badInput("after", "%q is not a cursor from an earlier page", clip(s))
+	return cursor{}, badInput(field, "%q is not a cursor from an earlier page", clip(s))
 }
 
 // index is the key as the index of an entry.
@@ -65,27 +85,83 @@ func (c cursor) index() (int64, error) {
 	return n, nil
 }
 
-// pageOf is the answer that a page is cut from, and the place it begins after;
-// nil at the beginning of the list.
-func (a *API) pageOf(ctx context.Context, p pageArgs) (*answer, *cursor, error) {
-	if p.After == nil {
-		in, err := a.view(ctx, nil, nil)
-		return in, nil, err
+// reading is one page under way: where it begins and which way it goes.
+type reading struct {
+	in       *answer
+	most     int
+	at       *cursor // the place; nil at an end of the list
+	backward bool    // towards the beginning of the list
+}
+
+// reading begins a page of the list as it is at a size of the ledger, or as it
+// was when the place was given out.
+func (a *API) reading(ctx context.Context, p pageArgs, at *graphql.Time, size *Long) (r reading, err error) {
+	if r.most, r.backward, err = p.most(); err != nil {
+		return r, err
 	}
-	c, err := parseCursor(*p.After)
-	if err != nil {
-		return nil, nil, err
+	place, field := p.After, "after"
+	if r.backward {
+		place, field = p.Before, "before"
 	}
-	size := Long(c.size)
-	in, err := a.view(ctx, nil, &size)
-	return in, &c, err
+	if place != nil {
+		c, err := parseCursor(*place, field)
+		if err != nil {
+			return r, err
+		}
+		if size != nil && int64(*size) != c.size {
+			return r, badInput(field, "the cursor is of size %d of the ledger, and not of asOfSize %d", c.size, *size)
+		}
+		known := Long(c.size)
+		r.at, size = &c, &known
+	}
+	r.in, err = a.view(ctx, at, size)
+	return r, err
+}
+
+// from is the entry that the page begins at, in a list in the order of entries,
+// and whether it goes down from there.
+func (r reading) from(orderBy string) (index int64, newest bool, err error) {
+	newest = (orderBy == newestFirst) != r.backward
+	switch {
+	case r.at == nil && newest:
+		return r.in.View.Size() - 1, true, nil
+	case r.at == nil:
+		return 0, false, nil
+	}
+	if index, err = r.at.index(); newest {
+		return index - 1, true, err
+	}
+	return index + 1, false, err
+}
+
+// page is an empty page of the list.
+func page[T any](r reading, count func(context.Context) (int64, error)) *connection[T] {
+	return &connection[T]{reading: r, count: count}
+}
+
+// pageFrom is a page of a list that is all there, each item with its place.
+func pageFrom[T any](r reading, items []T, place func(T) string) *connection[T] {
+	c := page[T](r, func(context.Context) (int64, error) { return int64(len(items)), nil })
+	for i := range items {
+		if r.backward {
+			i = len(items) - 1 - i
+		}
+		at := place(items[i])
+		if r.at != nil && (!r.backward && at <= r.at.key || r.backward && at >= r.at.key) {
+			continue
+		}
+		if !c.add(items[i], at) {
+			break
+		}
+	}
+	return c
 }
 
 // connection is one page of a list (Relay cursor connections).
 type connection[T any] struct {
-	items []edgeTo[T]
-	more  bool // there is a page after this one
-	later bool // there is one before
+	reading
+	items []edgeTo[T] // in the order read
+	more  bool        // there is a page beyond this one
 	count func(context.Context) (int64, error)
 }
 
@@ -104,20 +180,31 @@ type pageInfo struct {
 	EndCursor       *string
 }
 
-func (c *connection[T]) Edges() []edgeTo[T] { return c.items }
+func (c *connection[T]) Edges() []edgeTo[T] {
+	if !c.backward {
+		return c.items
+	}
+	items := slices.Clone(c.items)
+	slices.Reverse(items)
+	return items
+}
 
 func (c *connection[T]) Nodes() []T {
-	nodes := make([]T, len(c.items))
-	for i, e := range c.items {
+	edges := c.Edges()
+	nodes := make([]T, len(edges))
+	for i, e := range edges {
 		nodes[i] = e.node
 	}
 	return nodes
 }
 
 func (c *connection[T]) PageInfo() pageInfo {
-	p := pageInfo{HasNextPage: c.more, HasPreviousPage: c.later}
-	if n := len(c.items); n > 0 {
-		p.StartCursor, p.EndCursor = &c.items[0].cursor, &c.items[n-1].cursor
+	p := pageInfo{HasNextPage: c.more, HasPreviousPage: c.at != nil}
+	if c.backward {
+		p.HasNextPage, p.HasPreviousPage = p.HasPreviousPage, p.HasNextPage
+	}
+	if edges := c.Edges(); len(edges) > 0 {
+		p.StartCursor, p.EndCursor = &edges[0].cursor, &edges[len(edges)-1].cursor
 	}
 	return p
 }
@@ -127,13 +214,12 @@ func (c *connection[T]) TotalCount(ctx context.Context) (*Long, error) {
 	return long(n), err
 }
 
-// add appends an item to a page of at most first, and says whether there is
-// room for more.
-func (c *connection[T]) add(node T, at cursor, first int) bool {
-	if len(c.items) == first {
+// add appends an item, whose place is at, and says whether there was room.
+func (c *connection[T]) add(node T, at string) bool {
+	if len(c.items) == c.most {
 		c.more = true
 		return false
 	}
-	c.items = append(c.items, edgeTo[T]{node, at.String()})
+	c.items = append(c.items, edgeTo[T]{node, cursor{c.in.View.Size(), at}.String()})
 	return true
 }

@@ -3,6 +3,7 @@ package graphql
 import (
 	"context"
 	"errors"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -70,7 +71,7 @@ func (f filterArgs) filter() lineage.Filter {
 }
 
 func (q *query) Entries(ctx context.Context, args struct {
-	pageArgs
+	longArgs
 	filterArgs
 	PredicateType *string
 }) (*connection[*entry], error) {
@@ -78,44 +79,39 @@ func (q *query) Entries(ctx context.Context, args struct {
 	if args.PredicateType != nil {
 		filter.PredicateType = *args.PredicateType
 	}
-	first, err := args.first()
+	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
 	if err != nil {
 		return nil, err
 	}
-	in, after, err := q.pageOf(ctx, args.pageArgs)
+	from, newest, err := r.from(args.OrderBy)
 	if err != nil {
 		return nil, err
 	}
-	from, err := fromIndex(after)
-	if err != nil {
-		return nil, err
-	}
-	page := &connection[*entry]{later: after != nil, count: func(ctx context.Context) (int64, error) { return in.CountEntries(ctx, filter) }}
-	for info, err := range in.Entries(ctx, from, filter) {
+	filter.Newest = newest
+	page := page[*entry](r, func(ctx context.Context) (int64, error) { return r.in.CountEntries(ctx, filter) })
+	for info, err := range r.in.Entries(ctx, from, filter) {
 		if err != nil {
 			return nil, err
 		}
-		if !page.add(in.entryOf(ctx, info), cursor{in.View.Size(), strconv.FormatInt(info.Index, 10)}, first) {
+		if !page.add(r.in.entryOf(ctx, info), strconv.FormatInt(info.Index, 10)) {
 			break
 		}
 	}
-	return page, in.spend(ctx, len(page.items))
-}
-
-// fromIndex is the entry that a page begins at.
-func fromIndex(after *cursor) (int64, error) {
-	if after == nil {
-		return 0, nil
-	}
-	index, err := after.index()
-	return index + 1, err
+	return page, r.in.spend(ctx, len(page.items))
 }
 
 type refArgs struct{ Ref string }
 
+// asOf is what an answer speaks for: names as they were at a time, and the first
+// so many entries only.
+type asOf struct {
+	At       *graphql.Time
+	AsOfSize *Long
+}
+
 // find resolves a reference for a request.
-func (a *API) find(ctx context.Context, text string, at *graphql.Time) (*answer, lineage.Ref, error) {
-	in, err := a.view(ctx, at, nil)
+func (a *API) find(ctx context.Context, text string, of asOf) (*answer, lineage.Ref, error) {
+	in, err := a.view(ctx, of.At, of.AsOfSize)
 	if err != nil {
 		return nil, lineage.Ref{}, err
 	}
@@ -123,8 +119,11 @@ func (a *API) find(ctx context.Context, text string, at *graphql.Time) (*answer,
 	return in, ref, err
 }
 
-func (q *query) Resource(ctx context.Context, args refArgs) (*resource, error) {
-	in, ref, err := q.find(ctx, args.Ref, nil)
+func (q *query) Resource(ctx context.Context, args struct {
+	refArgs
+	asOf
+}) (*resource, error) {
+	in, ref, err := q.find(ctx, args.Ref, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +132,9 @@ func (q *query) Resource(ctx context.Context, args refArgs) (*resource, error) {
 
 func (q *query) Model(ctx context.Context, args struct {
 	refArgs
-	At *graphql.Time
+	asOf
 }) (*model, error) {
-	in, ref, err := q.find(ctx, args.Ref, args.At)
+	in, ref, err := q.find(ctx, args.Ref, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +142,7 @@ func (q *query) Model(ctx context.Context, args struct {
 }
 
 func (q *query) Models(ctx context.Context, args struct {
-	pageArgs
+	longArgs
 	filterArgs
 	Name *string
 }) (*connection[*model], error) {
@@ -151,57 +150,52 @@ func (q *query) Models(ctx context.Context, args struct {
 	if args.Name != nil {
 		only = *args.Name
 	}
-	first, err := args.first()
+	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
 	if err != nil {
 		return nil, err
 	}
-	in, after, err := q.pageOf(ctx, args.pageArgs)
+	from, newest, err := r.from(args.OrderBy)
 	if err != nil {
 		return nil, err
 	}
-	from, err := fromIndex(after)
-	if err != nil {
-		return nil, err
-	}
-	page := &connection[*model]{later: after != nil, count: func(ctx context.Context) (int64, error) { return in.CountModels(ctx, only, filter) }}
-	for m, err := range in.Models(ctx, from, only, filter) {
+	filter.Newest = newest
+	page := page[*model](r, func(ctx context.Context) (int64, error) { return r.in.CountModels(ctx, only, filter) })
+	for m, err := range r.in.Models(ctx, from, only, filter) {
 		if err != nil {
 			return nil, err
 		}
-		version, err := in.modelOf(m)
+		version, err := r.in.modelOf(m)
 		if err != nil {
 			return nil, err
 		}
-		if !page.add(version, cursor{in.View.Size(), strconv.FormatInt(m.Entry, 10)}, first) {
+		if !page.add(version, strconv.FormatInt(m.Entry, 10)) {
 			break
 		}
 	}
-	return page, in.spend(ctx, len(page.items))
+	return page, r.in.spend(ctx, len(page.items))
 }
 
 func (q *query) Lineage(ctx context.Context, args struct {
 	refArgs
 	walkArgs
-	At       *graphql.Time
-	AsOfSize *Long
+	asOf
 }) (*walk, error) {
 	opt, err := args.options()
 	if err != nil {
 		return nil, err
 	}
-	in, err := q.view(ctx, args.At, args.AsOfSize)
-	if err != nil {
-		return nil, err
-	}
-	ref, err := in.Resolve(args.Ref)
+	in, ref, err := q.find(ctx, args.Ref, args.asOf)
 	if err != nil {
 		return nil, err
 	}
 	return in.walk(ctx, ref, opt)
 }
 
-func (q *query) Diff(ctx context.Context, args struct{ Left, Right string }) (*diff, error) {
-	in, left, err := q.find(ctx, args.Left, nil)
+func (q *query) Diff(ctx context.Context, args struct {
+	Left, Right string
+	asOf
+}) (*diff, error) {
+	in, left, err := q.find(ctx, args.Left, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -223,9 +217,9 @@ func (q *query) Diff(ctx context.Context, args struct{ Left, Right string }) (*d
 
 func (q *query) Name(ctx context.Context, args struct {
 	Name string
-	At   *graphql.Time
+	asOf
 }) (*name, error) {
-	in, err := q.view(ctx, args.At, nil)
+	in, err := q.view(ctx, args.At, args.AsOfSize)
 	if err != nil {
 		return nil, err
 	}
@@ -236,39 +230,144 @@ func (q *query) Name(ctx context.Context, args struct {
 	return &name{in, p}, nil
 }
 
+func (q *query) Names(ctx context.Context, args struct {
+	pageArgs
+	asOf
+	Prefix *string
+}) (*connection[*name], error) {
+	r, err := q.reading(ctx, args.pageArgs, args.At, args.AsOfSize)
+	if err != nil {
+		return nil, err
+	}
+	prefix := ""
+	if args.Prefix != nil {
+		prefix = *args.Prefix
+	}
+	all, err := r.in.View.Names(prefix)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.in.spend(ctx, len(all)); err != nil {
+		return nil, err
+	}
+	var found []*name
+	for _, n := range all {
+		p, err := r.in.View.Name(n)
+		if errors.Is(err, lineage.ErrNotFound) {
+			continue // not yet, or no longer
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, &name{r.in, p})
+	}
+	return pageFrom(r, found, func(n *name) string { return n.p.NameFact.Name }), nil
+}
+
 func (q *query) Workloads(ctx context.Context, args struct {
 	pageArgs
+	asOf
 	Cluster, Namespace *string
-	At                 *graphql.Time
 }) (*connection[*workload], error) {
-	first, err := args.first()
+	r, err := q.reading(ctx, args.pageArgs, args.At, args.AsOfSize)
 	if err != nil {
 		return nil, err
 	}
-	in, after, err := q.pageOf(ctx, args.pageArgs)
+	found, err := r.in.workloads(ctx, args.Cluster, args.Namespace)
 	if err != nil {
 		return nil, err
 	}
-	if args.At != nil {
-		size := Long(in.View.Size())
-		if in, err = q.view(ctx, args.At, &size); err != nil {
+	return pageFrom(r, found, func(w *workload) string { return w.full }), nil
+}
+
+func (q *query) Gaps(ctx context.Context, args struct {
+	refArgs
+	asOf
+}) (*gapReport, error) {
+	in, ref, err := q.find(ctx, args.Ref, args.asOf)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := in.resourceAt(ref); err != nil {
+		return nil, err
+	}
+	found, err := in.View.Gaps(ctx, ref, q.opt.Held)
+	if err != nil {
+		return nil, err
+	}
+	return &gapReport{in, ref, found}, in.spend(ctx, len(found))
+}
+
+// keyRef begins references to everything that a key vouched for.
+const keyRef = "key:"
+
+func (q *query) Impact(ctx context.Context, args struct {
+	pageArgs
+	refArgs
+	asOf
+	Since, Until *graphql.Time
+}) (*connection[*reached], error) {
+	r, err := q.reading(ctx, args.pageArgs, args.At, args.AsOfSize)
+	if err != nil {
+		return nil, err
+	}
+	if r.backward {
+		return nil, badInput("last", "what is reached is found on the way; ask for it from the beginning")
+	}
+	starts, err := r.in.starts(ctx, args.Ref)
+	if err != nil {
+		return nil, err
+	}
+	span := filterArgs{Since: args.Since, Until: args.Until}.filter()
+	from := int64(0)
+	if r.at != nil {
+		if from, err = r.at.index(); err != nil {
 			return nil, err
 		}
 	}
-	found, err := in.workloads(ctx, args.Cluster, args.Namespace)
-	if err != nil {
-		return nil, err
+	impact := func(ctx context.Context) iter.Seq2[lineage.Reached, error] {
+		return r.in.View.Impact(ctx, starts, lineage.Span{Since: span.Since, Until: span.Until})
 	}
-	page := &connection[*workload]{later: after != nil, count: func(context.Context) (int64, error) { return int64(len(found)), nil }}
-	for _, w := range found {
-		if after != nil && w.full <= after.key {
+	page := page[*reached](r, func(ctx context.Context) (n int64, err error) {
+		for _, err := range impact(ctx) {
+			if err != nil {
+				return 0, err
+			}
+			n++
+		}
+		return n, r.in.spend(ctx, int(n))
+	})
+	n := int64(0)
+	for found, err := range impact(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if n++; n <= from {
 			continue
 		}
-		if !page.add(w, cursor{in.View.Size(), w.full}, first) {
+		if !page.add(&reached{r.in, found}, strconv.FormatInt(n, 10)) {
 			break
 		}
 	}
-	return page, nil
+	return page, r.in.spend(ctx, int(n))
+}
+
+// starts are where an impact begins.
+func (a *answer) starts(ctx context.Context, text string) ([]schema.Start, error) {
+	if id, ok := strings.CutPrefix(text, keyRef); ok {
+		if err := a.spend(ctx, int(a.View.Size())); err != nil {
+			return nil, err
+		}
+		return a.View.SignedBy(ctx, a.log.Entry, id)
+	}
+	ref, err := a.View.Resolve(text)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.resourceAt(ref); err != nil {
+		return nil, err
+	}
+	return []schema.Start{ref.Start}, nil
 }
 
 // workloads are those that there were at the view's time, by name.

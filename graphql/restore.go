@@ -77,7 +77,7 @@ func (q *query) RestorePlan(ctx context.Context, args refArgs) (*restorePlan, er
 }
 
 func (a *API) plan(ctx context.Context, text string) (*answer, lineage.Ref, *Plan, error) {
-	in, ref, err := a.find(ctx, text, nil)
+	in, ref, err := a.find(ctx, text, asOf{})
 	if err != nil {
 		return nil, ref, nil, err
 	}

@@ -19,6 +19,23 @@ const (
 	Weakens Severity = "weakens" // it works, but the proof is weaker than it could be
 )
 
+// costs are what a rule takes from the score, once however many gaps there are
+// of it (docs/gaps.md, "Score").
+var costs = map[Severity]int{Blocks: 20, Risks: 5, Weakens: 1}
+
+// Score is 100 where there are no gaps, less the costs of the rules that some
+// were found of, and at least 0.
+func Score(gaps []Gap) int {
+	score, seen := 100, map[string]bool{}
+	for _, g := range gaps {
+		if !seen[g.ID] {
+			seen[g.ID] = true
+			score -= costs[g.Severity]
+		}
+	}
+	return max(score, 0)
+}
+
 // Rule is a kind of gap (docs/gaps.md).
 type Rule struct {
 	ID       string

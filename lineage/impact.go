@@ -166,9 +166,9 @@ func (c *impact) within(since, until time.Time) bool {
 }
 
 // SignedBy are the places where a walk begins from everything that entries
-// signed by a key are about, in order of entry: what rests on its word. An
-// entry whose body is gone is passed.
-func (v *View) SignedBy(ctx context.Context, log Log, keyID string) ([]schema.Start, error) {
+// signed by a key are about, in order of entry: what rests on its word. read
+// gives the entries; one whose body is gone is passed.
+func (v *View) SignedBy(ctx context.Context, read func(context.Context, int64) (schema.Entry, error), keyID string) ([]schema.Start, error) {
 	var starts []schema.Start
 	seen := map[schema.Start]bool{}
 	for e, err := range v.Entries(ctx, 0, Filter{}) {
@@ -178,7 +178,7 @@ func (v *View) SignedBy(ctx context.Context, log Log, keyID string) ([]schema.St
 		if e.State != schema.Present || !slices.Contains(e.Signers, keyID) {
 			continue
 		}
-		entry, err := log.Entry(ctx, e.Index)
+		entry, err := read(ctx, e.Index)
 		if err != nil {
 			return nil, err
 		}

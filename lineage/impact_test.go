@@ -106,14 +106,14 @@ func TestImpactOfKey(t *testing.T) {
 	log.Add(run(t, "apart", "other", "data"))
 	log.Add(lineagetest.Model(t, "o", "1", "apart", file("other")))
 	v := log.View(t)
-	starts, err := v.SignedBy(t.Context(), log, bad.ID())
+	starts, err := v.SignedBy(t.Context(), log.Entry, bad.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"m@1@1"}, reached(t, v, lineage.Span{}, starts...)); diff != "" {
 		t.Errorf("what the key vouched for (-want +got):\n%s", diff)
 	}
-	if starts, err := v.SignedBy(t.Context(), log, "SHA256:nobody"); err != nil || len(starts) != 0 {
+	if starts, err := v.SignedBy(t.Context(), log.Entry, "SHA256:nobody"); err != nil || len(starts) != 0 {
 		t.Errorf("a key that signed nothing: %v, %v", starts, err)
 	}
 }

@@ -11,19 +11,25 @@ import (
 )
 
 // Models yields the versions of models whose naming filter takes, in the
-// ledger's order from the naming at entry from on. A version that was moved is
-// yielded once for each place it pointed at. An empty name selects all models.
+// ledger's order from the naming at entry from on; with filter.Newest from it
+// down, newest first. A version that was moved is yielded once for each place it
+// pointed at. An empty name selects all models.
 func (v *View) Models(ctx context.Context, from int64, name string, filter Filter) iter.Seq2[ModelVersion, error] {
 	return func(yield func(ModelVersion, error) bool) {
-		start, err := v.firstSince(filter.Since)
+		start, end, err := v.recorded(filter)
 		if err != nil {
 			yield(ModelVersion{}, err)
 			return
 		}
+		first := key(tagModel, max(from, start))
+		if filter.Newest {
+			end = min(end, max(from, -1)+1)
+			first = key(tagModel, end) // no naming is before all of its entry
+		}
 		err = v.read(func(txn *badger.Txn) error {
-			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tagModel}, PrefetchSize: 100, PrefetchValues: true})
+			it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{tagModel}, PrefetchSize: 100, PrefetchValues: true, Reverse: filter.Newest})
 			defer it.Close()
-			for it.Seek(key(tagModel, max(from, start))); it.Valid(); it.Next() {
+			for it.Seek(first); it.Valid(); it.Next() {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -33,15 +39,12 @@ func (v *View) Models(ctx context.Context, from int64, name string, filter Filte
 					return err
 				}
 				entry := entryAt(k, 1)
-				if entry >= v.size {
+				if entry < start || entry >= end {
 					return nil
 				}
 				m, ok, err := v.modelAt(txn, string(full), entry, k[len(k)-4:])
 				if err != nil {
 					return err
-				}
-				if !filter.Until.IsZero() && !m.RecordedAt.Before(filter.Until) {
-					return nil
 				}
 				if !ok || (name != "" && m.Name != name) || (filter.Namespace != "" && m.namespace != filter.Namespace) {
 					continue

@@ -276,6 +276,7 @@ type Filter struct {
 	Namespace     string
 	Since         time.Time // recorded at or after
 	Until         time.Time // recorded before
+	Newest        bool      // in what order: newest first
 }
 
 func (f Filter) takes(e EntryInfo) bool {
@@ -285,16 +286,21 @@ func (f Filter) takes(e EntryInfo) bool {
 }
 
 // Entries yields the entries that filter takes, from index from on, oldest
-// first. recordedAt never decreases, so that Since is found by bisection and
-// Until ends the sequence.
+// first; with filter.Newest from index from down, newest first. recordedAt never
+// decreases, so that Since and Until are found by bisection.
 func (v *View) Entries(ctx context.Context, from int64, filter Filter) iter.Seq2[EntryInfo, error] {
 	return func(yield func(EntryInfo, error) bool) {
-		start, err := v.firstSince(filter.Since)
+		start, end, err := v.recorded(filter)
 		if err != nil {
 			yield(EntryInfo{}, err)
 			return
 		}
-		for index, err := range v.indexes(max(from, start), filter.PredicateType) {
+		if filter.Newest {
+			end = min(end, max(from, -1)+1)
+		} else {
+			start = max(start, from)
+		}
+		for index, err := range v.indexes(start, end, filter) {
 			var e EntryInfo
 			if err == nil {
 				e, err = v.Entry(index)
@@ -304,9 +310,6 @@ func (v *View) Entries(ctx context.Context, from int64, filter Filter) iter.Seq2
 			}
 			if err != nil {
 				yield(EntryInfo{}, err)
-				return
-			}
-			if !filter.Until.IsZero() && !e.RecordedAt.Before(filter.Until) {
 				return
 			}
 			if filter.takes(e) && !yield(e, nil) {
@@ -333,12 +336,9 @@ func (v *View) CountEntries(ctx context.Context, filter Filter) (int64, error) {
 		return max(0, end-start), err
 	}
 	var n int64
-	for index, err := range v.indexes(start, filter.PredicateType) {
+	for _, err := range v.indexes(start, end, filter) {
 		if err != nil {
 			return 0, err
-		}
-		if index >= end {
-			break
 		}
 		n++
 	}
@@ -363,13 +363,17 @@ func (v *View) Trusts(e EntryInfo, keyID string) bool {
 	return v.trust.Grade(header, e.PredicateType, []string{keyID}) != schema.Claimed
 }
 
-// indexes yields the entries from index from on, or only those of one
-// predicate type.
-func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error] {
+// indexes yields the entries from start until before end, or only those of the
+// filter's predicate type, in its order.
+func (v *View) indexes(start, end int64, filter Filter) iter.Seq2[int64, error] {
 	return func(yield func(int64, error) bool) {
-		if predicateType == "" {
-			for i := from; i < v.size; i++ {
-				if !yield(i, nil) {
+		if filter.PredicateType == "" {
+			for i := range max(0, end-start) {
+				at := start + i
+				if filter.Newest {
+					at = end - 1 - i
+				}
+				if !yield(at, nil) {
 					return
 				}
 			}
@@ -377,9 +381,9 @@ func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error]
 		}
 		var found []int64
 		err := v.read(func(txn *badger.Txn) error {
-			prefix := key(tagType, predicateType)
+			prefix := key(tagType, filter.PredicateType)
 			return scanKeys(txn, prefix, func(k []byte) {
-				if i := entryAt(k, len(prefix)); len(k) == len(prefix)+8 && i >= from && i < v.size {
+				if i := entryAt(k, len(prefix)); len(k) == len(prefix)+8 && i >= start && i < end {
 					found = append(found, i)
 				}
 			})
@@ -387,6 +391,9 @@ func (v *View) indexes(from int64, predicateType string) iter.Seq2[int64, error]
 		if err != nil {
 			yield(0, fmt.Errorf("reading the lineage index: %w", err))
 			return
+		}
+		if filter.Newest {
+			slices.Reverse(found)
 		}
 		for _, i := range found {
 			if !yield(i, nil) {

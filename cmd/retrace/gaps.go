@@ -25,11 +25,14 @@ type gapJSON struct {
 
 func (a *app) gapsCmd() *cobra.Command {
 	var q asked
+	var least int
 	cmd := &cobra.Command{
-		Use:     "gaps REF",
-		Short:   "Say what stands in the way of restoring and reproducing a resource",
-		Long:    "Say what stands in the way of restoring and reproducing a resource. Each rule is\nexplained in docs/gaps.md.",
-		Example: "  retrace gaps forecast@3",
+		Use:   "gaps REF",
+		Short: "Say what stands in the way of restoring and reproducing a resource",
+		Long: `Say what stands in the way of restoring and reproducing a resource. Each rule,
+and how the score of 0 to 100 is made, is explained in docs/gaps.md. With
+--fail-under, exit status 1 if the score is lower.`,
+		Example: "  retrace gaps forecast@3\n  retrace gaps forecast --fail-under 80",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -44,10 +47,17 @@ func (a *app) gapsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printGaps(cmd, v.Size(), ref, gaps)
+			if err := a.printGaps(cmd, v.Size(), ref, gaps); err != nil {
+				return err
+			}
+			if score := lineage.Score(gaps); score < least {
+				return isFalse(fmt.Errorf("the score of %s is %d, under %d", refLabel(ref), score, least))
+			}
+			return nil
 		},
 	}
 	q.flags(cmd)
+	cmd.Flags().IntVar(&least, "fail-under", 0, "exit with 1 if the score is under `N`, of 100")
 	return cmd
 }
 
@@ -58,10 +68,11 @@ func (a *app) printGaps(cmd *cobra.Command, size int64, ref lineage.Ref, gaps []
 	}
 	if a.output == "json" {
 		return printJSON(cmd.OutOrStdout(), struct {
-			Ref  string    `json:"ref"`
-			Size int64     `json:"size"`
-			Gaps []gapJSON `json:"gaps"`
-		}{refLabel(ref), size, out})
+			Ref   string    `json:"ref"`
+			Size  int64     `json:"size"`
+			Score int       `json:"score"`
+			Gaps  []gapJSON `json:"gaps"`
+		}{refLabel(ref), size, lineage.Score(gaps), out})
 	}
 	w := cmd.OutOrStdout()
 	if len(gaps) == 0 {
@@ -76,7 +87,7 @@ func (a *app) printGaps(cmd *cobra.Command, size int64, ref lineage.Ref, gaps []
 			}
 		}
 	}
-	fmt.Fprintf(w, "%s of %s\n", count(len(gaps), "gap", "gaps"), refLabel(ref))
+	fmt.Fprintf(w, "%s of %s: score %d of 100\n", count(len(gaps), "gap", "gaps"), refLabel(ref), lineage.Score(gaps))
 	speaksFor(cmd.ErrOrStderr(), size)
 	return nil
 }

@@ -108,7 +108,7 @@ func (a *app) impactOf(ctx context.Context, q asked, text string) (*book, *linea
 	v, err := b.view(q.size, q.at)
 	if err == nil {
 		var starts []schema.Start
-		if starts, err = v.SignedBy(ctx, b.log, id); err == nil && len(starts) > 0 {
+		if starts, err = v.SignedBy(ctx, b.log.Entry, id); err == nil && len(starts) > 0 {
 			return b, v, text, starts, nil
 		}
 		if err == nil {
