@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,6 +86,8 @@ type API struct {
 	opt    Options
 	limits Limits
 	schema *graphql.Schema
+
+	sockets sync.WaitGroup
 }
 
 // overlapPairs is how many pairs of fields with one name are compared while a
@@ -112,6 +115,7 @@ func New(graph *lineage.Graph, log Log, opt *Options) (*API, error) {
 		graphql.MaxSelections(a.limits.Selections),
 		graphql.OverlapValidationLimit(overlapPairs),
 		graphql.DisableFieldSelections(),
+		graphql.SubscribeResolverTimeout(a.limits.Time),
 		graphql.MaxPooledBufferCap(pooledBuffer),
 		graphql.PanicHandler(a),
 		graphql.Logger(gqllog.LoggerFunc(a.logPanic)),

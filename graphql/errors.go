@@ -119,6 +119,9 @@ func (a *API) tell(ctx context.Context, resp *Response) {
 	}
 	for i, e := range resp.Errors {
 		if e.ResolverError == nil {
+			if e.Message == libraryWantsSocket {
+				e.Message = onlyOverSocket
+			}
 			if e.Extensions == nil {
 				e.Extensions = map[string]any{"code": libraryCode(e)}
 			}
@@ -134,6 +137,12 @@ func (a *API) tell(ctx context.Context, resp *Response) {
 		return strings.Compare(fmt.Sprint(x.Path), fmt.Sprint(y.Path))
 	})
 }
+
+// What a subscription is answered with over plain HTTP: by the library, and by us.
+const (
+	libraryWantsSocket = "graphql-ws protocol header is missing"
+	onlyOverSocket     = "subscriptions are answered over a WebSocket at this address, subprotocol " + socketProtocol
+)
 
 // libraryCode is the code of an error that the library made.
 func libraryCode(e *gqlerrors.QueryError) string {

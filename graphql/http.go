@@ -24,9 +24,13 @@ const (
 )
 
 // ServeHTTP answers GraphQL over HTTP: POST with a JSON body, and GET for
-// queries. Statuses are those that the specification gives to
+// queries; and over a WebSocket, also subscriptions. Statuses are those that the specification gives to
 // application/graphql-response+json, for callers of application/json too.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if wantsSocket(r) {
+		a.serveSocket(w, r)
+		return
+	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept")
@@ -161,14 +165,29 @@ func semantic(err error) string {
 // respond writes a response. Data is written as the library encoded it: an
 // answer can be large.
 func (a *API) respond(w http.ResponseWriter, media string, status int, resp *Response) {
+	raw, err := resp.encode()
+	if err != nil {
+		plainError(w, http.StatusInternalServerError, "the errors could not be encoded")
+		return
+	}
+	if status >= 400 {
+		media = mediaResponse
+	}
+	w.Header().Set("Content-Type", media+"; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
+	w.WriteHeader(status)
+	w.Write(raw) // an error here means that the caller is gone
+}
+
+// encode is the response as JSON.
+func (resp *Response) encode() ([]byte, error) {
 	var b bytes.Buffer
 	b.Grow(len(resp.Data) + 256)
 	b.WriteByte('{')
 	if len(resp.Errors) > 0 {
 		errs, err := json.Marshal(resp.Errors)
 		if err != nil {
-			plainError(w, http.StatusInternalServerError, "the errors could not be encoded")
-			return
+			return nil, err
 		}
 		b.WriteString(`"errors":`)
 		b.Write(errs)
@@ -182,13 +201,7 @@ func (a *API) respond(w http.ResponseWriter, media string, status int, resp *Res
 	b.WriteString(`"extensions":{"size":`)
 	b.WriteString(strconv.FormatInt(resp.Size, 10))
 	b.WriteString("}}\n")
-	if status >= 400 {
-		media = mediaResponse
-	}
-	w.Header().Set("Content-Type", media+"; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
-	w.WriteHeader(status)
-	w.Write(b.Bytes()) // an error here means that the caller is gone
+	return b.Bytes(), nil
 }
 
 func plainError(w http.ResponseWriter, status int, message string) {

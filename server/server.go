@@ -189,6 +189,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	}
 	defer removeAddress(s.dir, s.token)
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer s.api.Drain() // sockets are no connections of the HTTP server
 	defer stop()
 	if s.jobs != nil {
 		s.jobs.begin(run)

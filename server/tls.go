@@ -29,7 +29,11 @@ func (s *Server) ServeTLS(ctx context.Context, address, certFile, keyFile string
 	}
 	s.log.InfoContext(ctx, "serving callers from elsewhere", "address", "https://"+listener.Addr().String())
 	routes := s.routes(true)
+	run, stopRequests := context.WithCancel(context.WithoutCancel(ctx))
+	defer s.api.Drain()
+	defer stopRequests()
 	h := &http.Server{
+		BaseContext: func(net.Listener) context.Context { return run },
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			harden(w)
 			routes.ServeHTTP(w, r)
