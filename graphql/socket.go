@@ -122,7 +122,7 @@ func (s *socket) serve(ctx context.Context, drop context.CancelCauseFunc) error 
 
 // begin waits for the caller to introduce itself.
 func (s *socket) begin(ctx context.Context) error {
-	late := time.AfterFunc(socketInit, func() { s.conn.Close(closeNoInit, "Connection initialisation timeout") })
+	late := time.AfterFunc(socketInit, func() { _ = s.conn.Close(closeNoInit, "Connection initialisation timeout") })
 	m, err := s.read()
 	late.Stop()
 	switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -180,7 +181,7 @@ func TestSocketRefuses(t *testing.T) {
 	server := httptest.NewServer(w.api)
 	defer server.Close()
 	_, resp, err := websocket.Dial(t.Context(), server.URL, &websocket.DialOptions{Subprotocols: []string{"graphql-transport-ws"}, HTTPHeader: map[string][]string{"Origin": {"http://evil.example"}}})
-	if err == nil || resp.StatusCode != 403 {
+	if err == nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("from another site: %v", err)
 	}
 	conn, _, err := websocket.Dial(t.Context(), server.URL, &websocket.DialOptions{Subprotocols: []string{"graphql-ws"}})

@@ -26,6 +26,8 @@ func (s *Server) routes(fromElsewhere bool) http.Handler {
 	}
 	handle("GET /{$}", s.index, asking...)
 	handle("/graphql", s.graphQL, asking...)
+	handle("GET /graphiql", s.graphiql, asking...)
+	handle("GET /graphiql/", s.graphiql, asking...)
 	tiles := s.ledger.Handler().ServeHTTP
 	handle("GET /checkpoint", tiles)
 	handle("GET /checkpoint.cosigned", tiles)
