@@ -60,7 +60,7 @@ func pages(t *testing.T) []string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (d.Name() == "testdata" || d.Name() != "." && d.Name()[0] == '.' || strings.HasPrefix(d.Name(), "retrace-demo-")):
+		case d.IsDir() && (d.Name() == "testdata" || d.Name() == "node_modules" || d.Name() != "." && d.Name()[0] == '.' || strings.HasPrefix(d.Name(), "retrace-demo-")):
 			return filepath.SkipDir
 		case filepath.Ext(name) == ".md":
 			found = append(found, name)
