@@ -43,6 +43,7 @@ var arrows = map[string][]string{
 	"lineage":                  {"schema"},
 	"lineage/bench":            {"schema", "lineage"},
 	"lineage/lineagetest":      {"schema", "keys", "verify", "lineage"},
+	"export":                   {"schema", "lineage"},
 	"picture":                  {"schema", "lineage"},
 	"restore":                  {"schema", "lineage"},
 	"graphql":                  {"schema", "lineage", "verify"},
@@ -57,6 +58,8 @@ var arrows = map[string][]string{
 var confined = map[string][]string{
 	"github.com/dgraph-io/badger":            {"ledger/engine", "ledger/bench", "lineage"},
 	"github.com/dop251/goja":                 {"picture"},
+	"github.com/CycloneDX/cyclonedx-go":      {"export"},
+	"github.com/coder/websocket":             {"graphql"},
 	"github.com/go-git/go-git":               {"ingest/git"},
 	"github.com/google/go-containerregistry": {"ingest/oci", "verify/cosign", "verify/audit", "cmd/retrace"},
 	"github.com/graph-gophers/graphql-go":    {"graphql"},

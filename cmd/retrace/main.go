@@ -85,7 +85,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		a.initCmd(), a.runCmd(), a.watchCmd(), a.snapshotCmd(), a.recordCmd(),
 		a.modelsCmd(), a.logCmd(), a.showCmd(), a.namesCmd(), a.historyCmd(),
-		a.lineageCmd(), a.diffCmd(), a.gapsCmd(), a.impactCmd(),
+		a.lineageCmd(), a.diffCmd(), a.gapsCmd(), a.impactCmd(), a.exportCmd(),
 		a.proveCmd(), a.verifyCmd(), a.auditCmd(),
 		a.restoreCmd(), a.reproduceCmd(),
 		a.backupCmd(), a.importCmd(), a.mirrorCmd(), a.recoverCmd(),
