@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // diff resolves Diff.
@@ -46,6 +47,34 @@ func (d difference) Steps() *[]stepPair {
 		out[i] = stepPair{d.in, p}
 	}
 	return &out
+}
+
+// Changes is null for what differs in itself and holds nothing.
+func (d difference) Changes(ctx context.Context) (*[]change, error) {
+	left, leftErr := schema.ParseKey(d.d.Left)
+	right, rightErr := schema.ParseKey(d.d.Right)
+	if leftErr != nil || rightErr != nil {
+		return nil, nil
+	}
+	found, err := d.in.View.Changes(ctx, d.in.log.Entry, left, right)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	if err := d.in.spend(ctx, len(found)); err != nil {
+		return nil, err
+	}
+	out := make([]change, len(found))
+	for i, c := range found {
+		out[i] = change{c.Path, text(c.Left), text(c.Right), long(c.LeftSize), long(c.RightSize)}
+	}
+	return &out, nil
+}
+
+// change resolves Change.
+type change struct {
+	Path                string
+	Left, Right         *string
+	LeftSize, RightSize *Long
 }
 
 // stepPair resolves StepPair.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -36,17 +38,23 @@ type differenceJSON struct {
 	Depth int                `json:"depth"`
 	Cause bool               `json:"cause"`
 	Steps []lineage.StepPair `json:"steps"`
+	// Changes are the files, layers or labels in which the two sides differ, where
+	// that is known; nil where it is not.
+	Changes []lineage.Change `json:"changes,omitempty"`
 }
 
 func (a *app) diffCmd() *cobra.Command {
 	var q asked
+	var files bool
 	cmd := &cobra.Command{
 		Use:   "diff REF REF",
 		Short: "Say why two models differ: what went into them, nearest cause first",
 		Long: `Say why two models (or other resources) differ. The steps that made them are
 paired, what is equal is left out, and what differs is shown: causes first,
-then what merely follows from them.`,
-		Example: "  retrace diff forecast@1 forecast@3",
+then what merely follows from them. With --files, what differs inside of causes
+is listed too: files of folders and commits, layers and labels of images. Commits
+are read from the content store or their repositories.`,
+		Example: "  retrace diff forecast@1 forecast@3\n  retrace diff forecast@1 forecast@3 --files",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -65,7 +73,13 @@ then what merely follows from them.`,
 			if err != nil {
 				return err
 			}
-			if err := a.printDiff(cmd, d); err != nil {
+			changes := map[int][]lineage.Change{}
+			if files {
+				if changes, err = b.changes(cmd, v, d); err != nil {
+					return err
+				}
+			}
+			if err := a.printDiff(cmd, d, changes); err != nil {
 				return err
 			}
 			if len(d.Differences) > 0 || !d.Same {
@@ -75,10 +89,56 @@ then what merely follows from them.`,
 		},
 	}
 	q.flags(cmd)
+	cmd.Flags().BoolVar(&files, "files", false, "list what differs inside of causes")
 	return cmd
 }
 
-func (a *app) printDiff(cmd *cobra.Command, d *lineage.Diff) error {
+// changes is in what the causes of d differ, by their places in it. A commit that
+// cannot be read is said on stderr.
+func (b *book) changes(cmd *cobra.Command, v *lineage.View, d *lineage.Diff) (map[int][]lineage.Change, error) {
+	out := map[int][]lineage.Change{}
+	for i, x := range d.Differences {
+		left, leftErr := schema.ParseKey(x.Left)
+		right, rightErr := schema.ParseKey(x.Right)
+		if !x.Cause || leftErr != nil || rightErr != nil {
+			continue
+		}
+		var err error
+		if left.Algorithm() == schema.GitCommit {
+			if out[i], err = b.changedFiles(cmd.Context(), v, left, right); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "retrace: the files in which the commits differ are not known: %v\n", err)
+			}
+			continue
+		}
+		if out[i], err = v.Changes(cmd.Context(), b.log.Entry, left, right); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// changedFiles are the files in which two commits differ.
+func (b *book) changedFiles(ctx context.Context, v *lineage.View, left, right schema.Key) ([]lineage.Change, error) {
+	fetcher := git.NewFetcher(b.env())
+	var sides [2]map[string]lineage.Part
+	for i, k := range []schema.Key{left, right} {
+		r, err := v.Resource(k)
+		if err != nil {
+			return nil, err
+		}
+		files, err := fetcher.Files(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		sides[i] = map[string]lineage.Part{}
+		for path, f := range files {
+			sides[i][path] = lineage.Part{Value: f.Object, Size: f.Size}
+		}
+	}
+	return lineage.Compare(sides[0], sides[1]), nil
+}
+
+func (a *app) printDiff(cmd *cobra.Command, d *lineage.Diff, changes map[int][]lineage.Change) error {
 	out := diffJSON{Left: refLabel(d.Left), Right: refLabel(d.Right), Same: d.Same, Size: d.Size, Metrics: []metricJSON{}, Differences: []differenceJSON{}}
 	names := slices.Sorted(maps.Keys(d.LeftMetrics))
 	for _, n := range slices.Sorted(maps.Keys(d.RightMetrics)) {
@@ -91,8 +151,8 @@ func (a *app) printDiff(cmd *cobra.Command, d *lineage.Diff) error {
 			out.Metrics = append(out.Metrics, metricJSON{n, l, r})
 		}
 	}
-	for _, x := range d.Differences {
-		out.Differences = append(out.Differences, differenceJSON(x))
+	for i, x := range d.Differences {
+		out.Differences = append(out.Differences, differenceJSON{x.Kind, x.Name, x.Left, x.Right, x.Depth, x.Cause, x.Steps, changes[i]})
 	}
 	if a.output == "json" {
 		return printJSON(cmd.OutOrStdout(), out)
@@ -123,12 +183,33 @@ func (a *app) printDiff(cmd *cobra.Command, d *lineage.Diff) error {
 			label = "CAUSE"
 		}
 		t.row(label, x.Kind, x.Name, shortValue(x.Left), shortValue(x.Right), stepPairs(x.Steps))
+		for i, c := range x.Changes {
+			if i == maxChanges {
+				t.row("", "", fmt.Sprintf("  and %d more; -o json lists all", len(x.Changes)-i))
+				break
+			}
+			t.row("", "", "  "+clipTo(c.Path, 60), changed(c.Left, c.LeftSize), changed(c.Right, c.RightSize))
+		}
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
 	speaksFor(cmd.ErrOrStderr(), d.Size)
 	return nil
+}
+
+// maxChanges is how many places one cause shows in a table.
+const maxChanges = 20
+
+// changed is one side of a change.
+func changed(value string, size int64) string {
+	switch {
+	case value == "":
+		return "-"
+	case size < 0:
+		return shortValue(value)
+	}
+	return shortValue(value) + " " + byteCount(size)
 }
 
 // refLabel is a reference as people read it: the name it was reached by.
