@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -60,7 +61,7 @@ func TestSocketThroughServer(t *testing.T) {
 		}
 	}
 	_, resp, err := websocket.Dial(t.Context(), "ws://127.0.0.1:"+w.port()+"/graphql", &websocket.DialOptions{HTTPHeader: map[string][]string{"Origin": {"http://evil.example"}}})
-	if err == nil || resp.StatusCode != 403 {
+	if err == nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("a page of another site opened a socket: %v", err)
 	}
 }
