@@ -102,7 +102,7 @@ func TestPagesBothWays(t *testing.T) {
 	w := newWorld(t, nil)
 	w.story()
 	for list, node := range map[string]string{
-		"entries": "id", "models": "id", `names(prefix: "model:")`: "name", `names`: "name", "entries(orderBy: NEWEST_FIRST)": "id", "models(orderBy: NEWEST_FIRST)": "id",
+		"entries": "id", "models": "id", `names(prefix: "model:")`: "name", `names`: "name", "entries(orderBy: NEWEST_FIRST)": "id", "models(orderBy: NEWEST_FIRST)": "id", "steps": "id", `search(text: "forecast")`: "id",
 	} {
 		whole := w.pages(list, node, "first", "after", 1000)
 		for size := 1; size < 4; size++ {

@@ -175,6 +175,93 @@ func (q *query) Models(ctx context.Context, args struct {
 	return page, r.in.spend(ctx, len(page.items))
 }
 
+// scan counts what a list holds by reading it.
+func scan[T any](items iter.Seq2[T, error]) (n int64, err error) {
+	for _, err := range items {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+func (q *query) Steps(ctx context.Context, args struct {
+	longArgs
+	filterArgs
+	Name *string
+}) (*connection[*step], error) {
+	filter, only := args.filter(), ""
+	if args.Name != nil {
+		only = *args.Name
+	}
+	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	if err != nil {
+		return nil, err
+	}
+	from, newest, err := r.from(args.OrderBy)
+	if err != nil {
+		return nil, err
+	}
+	filter.Newest = newest
+	page := page[*step](r, func(ctx context.Context) (int64, error) {
+		if err := r.in.spend(ctx, int(r.in.View.Size())); err != nil {
+			return 0, err
+		}
+		filter.Newest = false
+		return scan(r.in.View.Steps(ctx, 0, only, filter))
+	})
+	for s, err := range r.in.View.Steps(ctx, from, only, filter) {
+		if err != nil {
+			return nil, err
+		}
+		if !page.add(r.in.newStep(s), strconv.FormatInt(s.Entry, 10)) {
+			break
+		}
+	}
+	return page, r.in.spend(ctx, len(page.items))
+}
+
+func (q *query) Search(ctx context.Context, args struct {
+	longArgs
+	filterArgs
+	Text string
+}) (*connection[*entry], error) {
+	if args.Text == "" {
+		return nil, badInput("text", "is empty")
+	}
+	filter := args.filter()
+	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	if err != nil {
+		return nil, err
+	}
+	from, newest, err := r.from(args.OrderBy)
+	if err != nil {
+		return nil, err
+	}
+	filter.Newest = newest
+	// Every entry may have to be read for one page.
+	if err := r.in.spend(ctx, int(r.in.View.Size())); err != nil {
+		return nil, err
+	}
+	page := page[*entry](r, func(ctx context.Context) (int64, error) {
+		if err := r.in.spend(ctx, int(r.in.View.Size())); err != nil {
+			return 0, err
+		}
+		filter.Newest = false
+		return scan(r.in.View.Search(ctx, 0, args.Text, filter))
+	})
+	for info, err := range r.in.View.Search(ctx, from, args.Text, filter) {
+		if err != nil {
+			return nil, err
+		}
+		if !page.add(r.in.entryOf(ctx, info), strconv.FormatInt(info.Index, 10)) {
+			break
+		}
+	}
+	return page, nil
+}
+
 func (q *query) Lineage(ctx context.Context, args struct {
 	refArgs
 	walkArgs

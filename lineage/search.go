@@ -1,0 +1,91 @@
+package lineage
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// IsStep says whether entries of a predicate type state steps.
+func IsStep(predicateType string) bool {
+	switch predicateType {
+	case schema.ProvenanceV1, schema.ProvenanceV02, schema.ProvenanceV01, schema.LinkV03:
+		return true
+	}
+	return false
+}
+
+// Steps yields the steps that filter takes, in its order, from the entry at
+// index from on; with a name, those alone that are called so.
+func (v *View) Steps(ctx context.Context, from int64, name string, filter Filter) iter.Seq2[StepInfo, error] {
+	return func(yield func(StepInfo, error) bool) {
+		for e, err := range v.Entries(ctx, from, filter) {
+			if err != nil {
+				yield(StepInfo{}, err)
+				return
+			}
+			if !IsStep(e.PredicateType) {
+				continue
+			}
+			s, err := v.StepInfo(ctx, e.Index)
+			if errors.Is(err, ErrNotFound) || err == nil && name != "" && s.Step.Name != name {
+				continue // unreadable, or another
+			}
+			if !yield(s, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Search yields the entries that filter takes and that hold a text, whatever its
+// case: in their summary, which names what they are about and quotes messages, or
+// in the name, the command or the parameters of a step. It reads every entry that
+// filter takes.
+func (v *View) Search(ctx context.Context, from int64, text string, filter Filter) iter.Seq2[EntryInfo, error] {
+	text = strings.ToLower(text)
+	return func(yield func(EntryInfo, error) bool) {
+		for e, err := range v.Entries(ctx, from, filter) {
+			found := false
+			if err == nil {
+				found, err = v.holds(ctx, e, text)
+			}
+			if err != nil {
+				yield(EntryInfo{}, err)
+				return
+			}
+			if found && !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (v *View) holds(ctx context.Context, e EntryInfo, text string) (bool, error) {
+	has := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
+	if has(e.Summary) || has(e.Run) {
+		return true, nil
+	}
+	if !IsStep(e.PredicateType) {
+		return false, nil
+	}
+	s, err := v.Step(ctx, e.Index)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if has(s.Name) || has(strings.Join(s.Argv, " ")) {
+		return true, nil
+	}
+	for name, value := range s.Parameters {
+		if has(name + "=" + value) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
