@@ -14,7 +14,7 @@ var groups = []struct {
 	commands []string
 }{
 	{"RECORD", []string{"run", "watch", "snapshot", "record"}},
-	{"ASK", []string{"models", "lineage", "diff", "gaps", "coverage", "show", "log", "names", "history"}},
+	{"ASK", []string{"models", "lineage", "diff", "gaps", "impact", "coverage", "show", "log", "names", "history", "export"}},
 	{"PROVE", []string{"prove", "verify", "audit", "fsck"}},
 	{"PUT BACK", []string{"restore", "reproduce"}},
 	{"COPY", []string{"backup", "import", "mirror", "recover"}},
