@@ -19,8 +19,8 @@ type Reached struct {
 	From    time.Time  // when it came to stand for it
 	Until   time.Time  // when it no longer did; zero while it does
 	Running bool       // of a workload: it ran so in the span asked for
-	Depth   int        // edges from where the walk began
-	Claimed bool       // its name, or the nearest way to it, rests on a claim
+	Depth   int        // edges on the way by which it was found
+	Claimed bool       // its name, or that way, rests on a claim
 	Entry   int64      // that names it
 }
 
@@ -34,7 +34,8 @@ type Span struct {
 func (s Span) now() bool { return s.Since.IsZero() && s.Until.IsZero() }
 
 // Impact yields every version of a model and every workload that lies downstream
-// of starts, nearest first of each start, each once. A version that is bound to
+// of starts, each once, as the walk comes upon them: the first are there at once
+// however many there are. A version that is bound to
 // another run is not reached by equal bytes of this one.
 func (v *View) Impact(ctx context.Context, starts []schema.Start, span Span) iter.Seq2[Reached, error] {
 	return func(yield func(Reached, error) bool) {
@@ -61,7 +62,7 @@ type impact struct {
 	v       *View
 	span    Span
 	met     map[schema.Start]bool
-	claimed map[schema.Key]bool // that the nearest way to a resource rests on a claim
+	claimed map[schema.Key]bool // that the way to a resource rests on a claim
 	said    map[string]bool     // names
 	yield   func(Reached, error) bool
 }
@@ -70,7 +71,7 @@ func (c *impact) from(ctx context.Context, start schema.Start) error {
 	if err := c.reach(start, 0); err != nil {
 		return err
 	}
-	for e, err := range schema.Walk(ctx, c.v, start, schema.WalkOptions{Direction: schema.Downstream, Size: c.v.size}) {
+	for e, err := range schema.Walk(ctx, c.v, start, schema.WalkOptions{Direction: schema.Downstream, Size: c.v.size, DepthFirst: true}) {
 		if err != nil {
 			return err
 		}

@@ -267,6 +267,10 @@ func TestWalkAgrees(t *testing.T) {
 				if diff := cmp.Diff(l.Edges, collect(t, schema.Walk(t.Context(), all, r.Start, opt)), cmpopts.EquateEmpty()); diff != "" {
 					t.Errorf("seed %d, file %d %s: over all facts (-index +facts):\n%s", seed, i, d, diff)
 				}
+				deep := schema.WalkOptions{Direction: d, DepthFirst: true}
+				if diff := cmp.Diff(edgeSet(l.Edges), edgeSet(collect(t, schema.Walk(t.Context(), v, r.Start, deep)))); diff != "" {
+					t.Errorf("seed %d, file %d %s: depth first (-nearest first +depth first):\n%s", seed, i, d, diff)
+				}
 				few := factGraph(t, log, v, l.Entries)
 				if diff := cmp.Diff(l.Edges, collect(t, schema.Walk(t.Context(), few, r.Start, opt)), cmpopts.EquateEmpty()); diff != "" {
 					t.Errorf("seed %d, file %d %s: over the %d entries of the answer (-index +facts):\n%s", seed, i, d, len(l.Entries), diff)
@@ -274,6 +278,16 @@ func TestWalkAgrees(t *testing.T) {
 			}
 		}
 	}
+}
+
+// edgeSet are the edges wherever they were met, each once.
+func edgeSet(edges []schema.Edge) map[schema.Edge]bool {
+	set := map[schema.Edge]bool{}
+	for _, e := range edges {
+		e.Depth = 0
+		set[e] = true
+	}
+	return set
 }
 
 // factGraph is the graph of some entries of log, of all if only is nil, with

@@ -75,6 +75,11 @@ type WalkOptions struct {
 	Direction Direction // Upstream if empty
 	Depth     int       // edges from the start; 0 for no bound
 	Size      int64     // entries from this index on are not seen; 0 for no bound
+	// DepthFirst follows each edge downstream at once, so that what lies far below
+	// a resource that much was made from is reached without going through all of
+	// it first. Depths are then those of the way taken, and an edge can be yielded
+	// more than once.
+	DepthFirst bool
 	// Touched, if set, is called with every entry that the walk rests on,
 	// perhaps more than once: a walk over those entries alone gives the same
 	// edges.
@@ -464,7 +469,25 @@ func (w *walker) touch(entry int64) {
 	}
 }
 
+// deeper visits at once what was pushed since the queue had so many, if the walk
+// goes depth first.
+func (w *walker) deeper(since int, yield func(Edge, error) bool) error {
+	for w.opt.DepthFirst && len(w.queue) > since {
+		last := len(w.queue) - 1
+		next := w.queue[last]
+		w.queue = w.queue[:last]
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.visit(next, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error {
+	waiting := len(w.queue)
 	for _, entry := range w.visible(node.Used) {
 		step, err := w.g.Step(w.ctx, entry)
 		if err != nil {
@@ -483,6 +506,9 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 					w.push(Start{o.Key, step.Run}, q.depth+1)
 				}
 			}
+		}
+		if err := w.deeper(waiting, yield); err != nil {
+			return err
 		}
 	}
 	for _, r := range node.Down {
@@ -505,6 +531,9 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 		if r.Kind != RelRefers {
 			w.push(Start{Key: r.From}, q.depth+1)
 		}
+		if err := w.deeper(waiting, yield); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -520,6 +549,9 @@ func (s *Step) results() []Output {
 
 // emitOnce is emit for an edge that was not yielded before.
 func (w *walker) emitOnce(e Edge, claimed bool, yield func(Edge, error) bool) error {
+	if w.opt.DepthFirst {
+		return w.emit(&e, claimed, yield)
+	}
 	id := edgeID{e.From, e.To, e.Step, e.Entry, e.Relation, e.Role, e.Path}
 	if w.emitted[id] {
 		return nil
