@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -60,6 +61,8 @@ func Rules() []Rule {
 		{"location-reused", Risks, "a location held different bytes at different times, and what used it does not say which", "write each result to a place of its own, or have the bucket keep versions"},
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
 		{"steps-elsewhere", Blocks, "the pipeline keeps the steps of a run in a database of its own, and only the run is recorded", "keep the status in the object (Argo: no nodeStatusOffLoad)"},
+		{"watcher-blind", Risks, "nobody could look at the source while the step ran, so that what came and went meanwhile was not seen", "`retrace coverage` says when and why; keep runs, pods and their logs until a watcher has seen them"},
+		{"parent-not-recorded", Weakens, "the run that the step was a part of is not recorded", "record it, or watch where it runs"},
 		{"run-cut-short", Risks, "the run was deleted, or recorded, before it had ended", "keep runs until they have ended"},
 		{"model-not-named", Weakens, "an output is a model and no rule gives it a name that can be asked for", "write a rule under `models:` in retrace.yaml"},
 		{"input-changed", Risks, "an input changed while the step ran", "run the step again with inputs that nothing else writes"},
@@ -141,9 +144,11 @@ func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
 		c.edge(e)
 	}
 	for _, s := range a.Steps {
-		c.step(s)
+		if err := c.step(s); err != nil {
+			return nil, err
+		}
 	}
-	return c.gaps, nil
+	return c.gaps, c.blind(a.Steps)
 }
 
 type gapCollector struct {
@@ -216,7 +221,7 @@ func (c *gapCollector) edge(e schema.Edge) {
 	}
 }
 
-func (c *gapCollector) step(s StepInfo) {
+func (c *gapCollector) step(s StepInfo) error {
 	name := s.Step.Name
 	for _, g := range s.Step.Gaps {
 		c.add(g.Rule, "", name, s.Entry, g.Detail)
@@ -230,4 +235,55 @@ func (c *gapCollector) step(s StepInfo) {
 	if len(s.Step.Argv) == 0 {
 		c.add("not-rerunnable", "", name, s.Entry, "")
 	}
+	if s.Step.Parent == "" {
+		return nil
+	}
+	parent, err := c.v.RunEntries(s.Step.Parent)
+	if err == nil && len(parent) == 0 {
+		c.add("parent-not-recorded", "", name, s.Entry, s.Step.Parent)
+	}
+	return err
+}
+
+// blind finds the steps that ran while nobody could look at the source that they
+// were seen in. A coverage entry speaks of the time since the one before it of the
+// same source.
+func (c *gapCollector) blind(steps []StepInfo) error {
+	type place struct{ namespace, source string }
+	ran := map[place][]StepInfo{}
+	var first time.Time
+	for _, s := range steps {
+		if s.Step.Started.IsZero() || s.Step.Finished.IsZero() {
+			continue
+		}
+		e, err := c.v.Entry(s.Entry)
+		if err != nil {
+			return err
+		}
+		at := place{e.Namespace, e.Source}
+		ran[at] = append(ran[at], s)
+		if first.IsZero() || s.Step.Started.Before(first) {
+			first = s.Step.Started
+		}
+	}
+	if len(ran) == 0 {
+		return nil
+	}
+	since := map[place]time.Time{}
+	for e, err := range c.v.Entries(c.ctx, 0, Filter{PredicateType: schema.CoverageV1, Since: first}) {
+		if err != nil {
+			return err
+		}
+		at := place{e.Namespace, e.Source}
+		if !e.Evidence.Trusted() {
+			continue
+		}
+		for _, s := range ran[at] {
+			if e.Blind && s.Step.Started.Before(e.At) && s.Step.Finished.After(since[at]) {
+				c.add("watcher-blind", "", s.Step.Name, s.Entry, fmt.Sprintf("entry %d: %s", e.Index, e.Summary))
+			}
+		}
+		since[at] = e.At
+	}
+	return nil
 }

@@ -66,7 +66,7 @@ type state struct {
 
 // indexVersion is the version of the keys above. An index of another version
 // is deleted and built again.
-const indexVersion = 5
+const indexVersion = 6
 
 type trustEntry struct {
 	Index int64

@@ -30,6 +30,7 @@ type meta struct {
 	Run           string       `json:"run,omitempty"`
 	State         schema.State `json:"state"`
 	Unreadable    string       `json:"unreadable,omitempty"` // why the envelope gave no facts
+	Blind         bool         `json:"blind,omitzero"`       // of coverage: of an interval without sight
 }
 
 // indexer writes the keys of entries into one transaction. It looks things up
@@ -100,7 +101,7 @@ func (w *indexer) entry(ctx context.Context, log Log, d *decoded) error {
 	m := meta{
 		PredicateType: d.facts.PredicateType, Namespace: d.Header.Namespace, RecordedAt: d.Header.RecordedAt,
 		At: effective(d.facts.At, d.Header.RecordedAt), Source: d.Header.Source, Submitter: d.Header.Submitter,
-		Signers: d.signers, Summary: d.facts.Summary, State: d.State, Unreadable: d.problem,
+		Signers: d.signers, Summary: d.facts.Summary, State: d.State, Unreadable: d.problem, Blind: d.facts.Blind,
 	}
 	if d.facts.Step != nil {
 		m.Run = d.facts.Step.Run

@@ -181,6 +181,7 @@ type EntryInfo struct {
 	Run           string
 	State         schema.State
 	Unreadable    string
+	Blind         bool // of coverage: nothing could be read in the interval that ended at At
 }
 
 // Entry returns what is known of the entry at index.
@@ -266,7 +267,7 @@ func (v *View) info(index int64, r *record) EntryInfo {
 	return EntryInfo{
 		Index: index, PredicateType: m.PredicateType, Namespace: m.Namespace, RecordedAt: m.RecordedAt, At: m.At,
 		Source: m.Source, Submitter: m.Submitter, Signers: signers, Evidence: v.trust.Grade(header, m.PredicateType, signers),
-		Summary: m.Summary, Run: m.Run, State: m.State, Unreadable: m.Unreadable,
+		Summary: m.Summary, Run: m.Run, State: m.State, Unreadable: m.Unreadable, Blind: m.Blind,
 	}
 }
 

@@ -25,6 +25,9 @@ type Facts struct {
 	Names []NameFact
 	// At is when it happened, by the source's clock; zero if it does not say.
 	At time.Time
+	// Blind says of coverage that nothing could be read in the interval that ended
+	// at At.
+	Blind bool
 	// Summary is the statement in a line for people: the subject of a commit's
 	// message, the verdict of an audit. No program reads it.
 	Summary string
@@ -191,7 +194,7 @@ func (s Statement) Facts() (*Facts, error) {
 				b.f.Summary += fmt.Sprintf(", %d refused", n)
 			}
 			if p.Blind != "" {
-				b.f.Summary = p.Source + ": blind: " + p.Blind
+				b.f.Blind, b.f.Summary = true, p.Source+": blind: "+p.Blind
 			}
 			return nil
 		})

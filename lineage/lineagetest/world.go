@@ -82,6 +82,7 @@ type Run struct {
 	Exit       int
 	Metrics    map[string]any
 	Gaps       []schema.GapFact
+	Parent     string
 	Started    time.Time
 	Took       time.Duration
 	Uses       []schema.Descriptor
@@ -99,7 +100,7 @@ func (r Run) Statement(t testing.TB) schema.Statement {
 	p := schema.Provenance{
 		BuildDefinition: schema.BuildDefinition{
 			BuildType:            schema.RunBuildType,
-			ExternalParameters:   value(schema.RunParameters{Argv: r.Argv, Dir: ".", Parameters: r.Parameters, Secrets: r.Secrets, Platform: "linux/amd64"}),
+			ExternalParameters:   value(schema.RunParameters{Argv: r.Argv, Dir: ".", Parameters: r.Parameters, Secrets: r.Secrets, Parent: r.Parent, Platform: "linux/amd64"}),
 			ResolvedDependencies: r.Uses,
 		},
 		RunDetails: schema.RunDetails{
