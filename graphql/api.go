@@ -75,7 +75,9 @@ type Options struct {
 	Explain func(error) *Error
 	// Observe is told how long each field of Query and Mutation took.
 	Observe func(field string, took time.Duration, failed bool)
-	Logger  *slog.Logger // of what callers are not told; slog.Default if nil
+	// NoIntrospection refuses to show the schema; whoever has it can ask as ever.
+	NoIntrospection bool
+	Logger          *slog.Logger // of what callers are not told; slog.Default if nil
 }
 
 // API answers GraphQL requests over one graph and the log that it follows.
@@ -108,7 +110,7 @@ func New(graph *lineage.Graph, log Log, opt *Options) (*API, error) {
 		a.opt.Logger = slog.Default()
 	}
 	a.limits = a.opt.Limits.orDefault()
-	s, err := graphql.ParseSchema(schema.GraphQL(), &root{a},
+	options := []graphql.SchemaOpt{
 		graphql.UseStringDescriptions(),
 		graphql.UseFieldResolvers(),
 		graphql.MaxDepth(a.limits.Depth),
@@ -120,7 +122,11 @@ func New(graph *lineage.Graph, log Log, opt *Options) (*API, error) {
 		graphql.PanicHandler(a),
 		graphql.Logger(gqllog.LoggerFunc(a.logPanic)),
 		graphql.Tracer(&observer{a.opt.Observe}),
-	)
+	}
+	if a.opt.NoIntrospection {
+		options = append(options, graphql.DisableIntrospection())
+	}
+	s, err := graphql.ParseSchema(schema.GraphQL(), &root{a}, options...)
 	if err != nil {
 		return nil, fmt.Errorf("binding schema.graphql: %w", err)
 	}

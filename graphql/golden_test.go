@@ -126,6 +126,15 @@ func TestIntrospectionGolden(t *testing.T) {
 	}
 }
 
+// TestIntrospectionShut refuses to show the schema, and answers what is asked.
+func TestIntrospectionShut(t *testing.T) {
+	w := newWorld(t, &graphql.Options{NoIntrospection: true})
+	resp := w.api.Exec(t.Context(), graphql.Request{Query: `{ __schema { types { name } } checkpoint { size } }`})
+	if bytes.Contains(resp.Data, []byte("Checkpoint")) || !bytes.Contains(resp.Data, []byte(`"checkpoint":{"size":1}`)) {
+		t.Errorf("%s, %v", resp.Data, resp.Errors)
+	}
+}
+
 // TestIntrospectionFitsTheLimits asks what every GraphQL tool asks first,
 // through the limits.
 func TestIntrospectionFitsTheLimits(t *testing.T) {

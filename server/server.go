@@ -57,6 +57,8 @@ type Options struct {
 	Places map[string]string
 	// Limits of GraphQL requests.
 	Limits graphql.Limits
+	// NoIntrospection has GraphQL not show its schema.
+	NoIntrospection bool
 	// MaxContent is how many bytes one upload may have; 64 GiB if 0.
 	MaxContent int64
 	// Scratch is a folder where uploads lie until they are kept, outside the
@@ -110,7 +112,7 @@ func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, e
 		s.log = slog.Default()
 	}
 	s.metrics = newMetrics(s)
-	apiOptions := &graphql.Options{Limits: s.opt.Limits, Held: s.held(), Logger: s.log, Observe: s.metrics.query, Explain: explain}
+	apiOptions := &graphql.Options{Limits: s.opt.Limits, Held: s.held(), Logger: s.log, Observe: s.metrics.query, Explain: explain, NoIntrospection: s.opt.NoIntrospection}
 	if s.opt.Restorer != nil {
 		var err error
 		if s.jobs, err = newJobs(filepath.Join(dir, "restorations"), s.opt.Restorer, s.opt.Places, s.log); err != nil {

@@ -43,6 +43,8 @@ type serveConfig struct {
 	Witness string `yaml:"witness"`
 	// Models are the rules by which models that are found get their names.
 	Models []namingRule `yaml:"models"`
+	// Introspection says whether GraphQL shows its schema; it does unless told.
+	Introspection *bool `yaml:"introspection"`
 }
 
 // tlsConfig is a listener with a certificate. Files are relative to

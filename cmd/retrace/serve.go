@@ -104,6 +104,7 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	}
 	opt := &server.Options{
 		Content: store, Held: b.held, Restorer: &restorer{b: b}, Places: c.Places, Scratch: os.TempDir(), Logger: logger,
+		NoIntrospection: c.Introspection != nil && !*c.Introspection,
 	}
 	feeder, err := feeder(dir, l, c.Witness, logger)
 	if err != nil {
