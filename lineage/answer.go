@@ -38,6 +38,9 @@ type LineageOptions struct {
 	Direction schema.Direction
 	Depth     int // 0 for no bound
 	Edges     int // DefaultEdges if 0
+	// Without are entries whose statements are left out of the answer, as if their
+	// bodies were not here.
+	Without []int64
 }
 
 // DefaultEdges is how many edges an answer holds unless told otherwise.
@@ -87,7 +90,7 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 		return nil, err
 	}
 	entries := map[int64]bool{}
-	walk := schema.Walk(ctx, v, ref.Start, schema.WalkOptions{
+	walk := schema.Walk(ctx, without(v, opt.Without), ref.Start, schema.WalkOptions{
 		Direction: opt.Direction, Depth: opt.Depth, Size: v.size,
 		Touched: func(entry int64) { entries[entry] = true },
 		Made:    func(_ schema.Key, entry int64) { meet(entry) },
@@ -127,6 +130,34 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 	}
 	a.Entries = slices.Sorted(maps.Keys(entries))
 	return a, nil
+}
+
+// without is a graph that some entries state nothing in.
+func without(g schema.Graph, entries []int64) schema.Graph {
+	if len(entries) == 0 {
+		return g
+	}
+	return lessGraph{g, entries}
+}
+
+type lessGraph struct {
+	schema.Graph
+	without []int64
+}
+
+// Node implements schema.Graph.
+func (g lessGraph) Node(ctx context.Context, k schema.Key, d schema.Direction) (*schema.Node, error) {
+	n, err := g.Graph.Node(ctx, k, d)
+	if err != nil {
+		return nil, err
+	}
+	steps := func(all []int64) []int64 {
+		return slices.DeleteFunc(slices.Clone(all), func(e int64) bool { return slices.Contains(g.without, e) })
+	}
+	relations := func(all []schema.EntryRelation) []schema.EntryRelation {
+		return slices.DeleteFunc(slices.Clone(all), func(r schema.EntryRelation) bool { return slices.Contains(g.without, r.Entry) })
+	}
+	return &schema.Node{Made: steps(n.Made), Used: steps(n.Used), Up: relations(n.Up), Down: relations(n.Down)}, nil
 }
 
 // addTrust adds the trust entries that the grades of entries rest on: all
@@ -180,7 +211,7 @@ func (v *View) goesOn(ctx context.Context, edges []schema.Edge, opt LineageOptio
 			continue
 		}
 		looked[far] = true
-		for _, err := range schema.Walk(ctx, v, schema.Start{Key: far}, schema.WalkOptions{Direction: opt.Direction, Depth: 1, Size: v.size}) {
+		for _, err := range schema.Walk(ctx, without(v, opt.Without), schema.Start{Key: far}, schema.WalkOptions{Direction: opt.Direction, Depth: 1, Size: v.size}) {
 			return err == nil, err
 		}
 	}

@@ -127,6 +127,38 @@ func Build(ctx context.Context, log ProofLog, claim Claim, entries ...int64) (*B
 	return b, nil
 }
 
+// Withhold takes the body of an entry out of the bundle. Its leaf stays, and is
+// still proved to be in the log. The claim must not rest on what it states. What
+// decides whose word counts cannot be withheld.
+func (b *Bundle) Withhold(index int64) error {
+	i := slices.IndexFunc(b.Entries, func(e BundleEntry) bool { return e.Index == index })
+	if i < 0 {
+		return fmt.Errorf("entry %d is not in the bundle: the answer does not rest on it", index)
+	}
+	e := &b.Entries[i]
+	if e.Body == "" {
+		return nil
+	}
+	body, err := decode64(e.Body)
+	if err != nil {
+		return malformed("bundle", "body of entry %d: %v", index, err)
+	}
+	entry, err := schema.ParseEntry(index, body)
+	if err != nil {
+		return err
+	}
+	s, err := entry.Envelope.Statement()
+	switch {
+	case index == 0 || err == nil && s.PredicateType == schema.TrustV1:
+		return fmt.Errorf("entry %d cannot be withheld: it decides whose word counts", index)
+	case index == b.Claim.Entry:
+		return fmt.Errorf("entry %d cannot be withheld: it is what the answer is about", index)
+	}
+	leaf := schema.Commitment(body)
+	e.Body, e.Commitment = "", base64.StdEncoding.EncodeToString(leaf[:])
+	return nil
+}
+
 // sizeOf reads the tree size of a checkpoint of one's own, whose signature
 // needs no check.
 func sizeOf(checkpoint []byte) (int64, error) {

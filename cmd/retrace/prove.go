@@ -19,13 +19,17 @@ func (a *app) proveCmd() *cobra.Command {
 	var out string
 	var down bool
 	var depth int
+	var redact []int64
 	cmd := &cobra.Command{
 		Use:   "prove REF --bundle FILE",
 		Short: "Write one file that proves an answer offline",
 		Long: `Write a bundle: the lineage of a resource (or one entry), the signed entries
 that state it, the place of each in the ledger, and the signed checkpoint.
-Whoever has log.vkey checks it with "retrace verify", without this ledger.`,
-		Example: "  retrace prove forecast@3 --bundle forecast-3.bundle\n  retrace prove entry:12 --bundle -",
+Whoever has log.vkey checks it with "retrace verify", without this ledger.
+
+With --redact, the bodies of entries are left out, and so is what they state:
+each still has its place in the log, and the verdict says how many are withheld.`,
+		Example: "  retrace prove forecast@3 --bundle forecast-3.bundle\n  retrace prove forecast@3 --redact 12 --redact 15 --bundle for-them.bundle\n  retrace prove entry:12 --bundle -",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, v, ref, err := a.ask(cmd.Context(), q, args[0])
@@ -33,7 +37,7 @@ Whoever has log.vkey checks it with "retrace verify", without this ledger.`,
 				return err
 			}
 			defer b.Close()
-			opt := lineage.LineageOptions{Depth: depth}
+			opt := lineage.LineageOptions{Depth: depth, Without: redact}
 			if down {
 				opt.Direction = schema.Downstream
 			}
@@ -61,12 +65,16 @@ Whoever has log.vkey checks it with "retrace verify", without this ledger.`,
 	cmd.Flags().StringVar(&out, "bundle", "-", "`FILE` to write, - for standard output")
 	cmd.Flags().BoolVar(&down, "down", false, "prove what was made from it")
 	cmd.Flags().IntVar(&depth, "depth", 0, "at most `N` steps away")
+	cmd.Flags().Int64SliceVar(&redact, "redact", nil, "leave out the body of the entry at `INDEX`")
 	return cmd
 }
 
 // prove builds the bundle of what ref's lineage says, or of one entry.
 func prove(ctx context.Context, b *book, v *lineage.View, ref lineage.Ref, opt lineage.LineageOptions) (*verify.Bundle, error) {
 	if strings.HasPrefix(ref.Text, "#") || strings.HasPrefix(ref.Text, "entry:") {
+		if len(opt.Without) > 0 {
+			return nil, cannot(errors.New("--redact: an entry is proved with its body"))
+		}
 		entries, err := v.TrustFor(ref.Entry)
 		if err != nil {
 			return nil, err
@@ -84,7 +92,16 @@ func prove(ctx context.Context, b *book, v *lineage.View, ref lineage.Ref, opt l
 	if ref.Name != "" {
 		claim.Name, claim.Entry = ref.Name, ref.Entry
 	}
-	return verify.Build(ctx, b.log, claim, l.Entries...)
+	bundle, err := verify.Build(ctx, b.log, claim, append(l.Entries, opt.Without...)...)
+	if err != nil {
+		return nil, err
+	}
+	for _, index := range opt.Without {
+		if err := bundle.Withhold(index); err != nil {
+			return nil, cannot(err)
+		}
+	}
+	return bundle, nil
 }
 
 func (a *app) verifyCmd() *cobra.Command {
