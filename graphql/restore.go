@@ -12,9 +12,10 @@ import (
 type Restores interface {
 	// Plan says what restoring ref would do, for the size that v speaks for.
 	Plan(ctx context.Context, v *lineage.View, ref lineage.Ref) (*Plan, error)
-	// Start runs plan as a job. place is the name of a place that the
+	// Start runs plan, which was made of the first size entries, as a job that the
+	// server's end does not end. place is the name of a place that the
 	// configuration knows, or "" for a new folder.
-	Start(ctx context.Context, ref string, plan *Plan, place string) (Restoration, error)
+	Start(ctx context.Context, ref string, size int64, plan *Plan, place string) (Restoration, error)
 	// Restoration is how far a job has come; ErrNoRestoration if there is none.
 	Restoration(ctx context.Context, id string) (Restoration, error)
 }
@@ -109,7 +110,7 @@ func (m *mutation) Restore(ctx context.Context, args struct {
 	if err := allow(ctx, func(r Rights) bool { return r.Restore }); err != nil {
 		return nil, err
 	}
-	_, _, plan, err := m.plan(ctx, args.Ref)
+	in, _, plan, err := m.plan(ctx, args.Ref)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +118,7 @@ func (m *mutation) Restore(ctx context.Context, args struct {
 	if args.Target != nil {
 		place = *args.Target
 	}
-	r, err := m.opt.Restores.Start(ctx, args.Ref, plan, place)
+	r, err := m.opt.Restores.Start(ctx, args.Ref, in.View.Size(), plan, place)
 	if err != nil {
 		return nil, err
 	}

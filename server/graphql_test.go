@@ -246,11 +246,15 @@ func TestRestoreFails(t *testing.T) {
 	}
 }
 
-// TestStopInterruptsRestorations: stopping waits for a restoration to end, and
-// one that did not is seen as such by the next server.
-func TestStopInterruptsRestorations(t *testing.T) {
+// TestRestorationsSurvive: stopping does not end a restoration. The next server
+// does it from its beginning, of the ledger as it was, in the same folder.
+func TestRestorationsSurvive(t *testing.T) {
 	running := make(chan struct{})
-	w := restoreWorld(t, nil, func(ctx context.Context, _ string, _ func(int)) (graphql.Outcome, error) {
+	w := restoreWorld(t, nil, func(ctx context.Context, dir string, done func(int)) (graphql.Outcome, error) {
+		done(0)
+		if err := os.WriteFile(filepath.Join(dir, "half"), nil, 0o644); err != nil {
+			return graphql.Outcome{}, err
+		}
 		close(running)
 		<-ctx.Done()
 		return graphql.Outcome{}, ctx.Err()
@@ -263,14 +267,57 @@ func TestStopInterruptsRestorations(t *testing.T) {
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(filepath.Join(w.dir, "restorations", started.ID+".json"))
+	planned := make(chan int64, 1)
+	next := w.again(t, server.Options{Restorer: planning{planned, restorer{func(_ context.Context, dir string, done func(int)) (graphql.Outcome, error) {
+		if _, err := os.Stat(filepath.Join(dir, "half")); err == nil {
+			t.Error("what the first attempt left is still there")
+		}
+		done(1)
+		return graphql.Outcome{Verdict: "COMPLETE"}, os.WriteFile(filepath.Join(dir, "whole"), nil, 0o644)
+	}}}})
+	if got := next.ended(started.ID); got.State != graphql.Done || got.Verdict != "COMPLETE" || got.Done != 2 {
+		t.Errorf("after a restart: %+v", got)
+	}
+	if size := <-planned; size != 2 {
+		t.Errorf("planned by the first %d entries, want those of before", size)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "restorations", started.ID, "whole")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRestorationGivenUp is one that no server lives to end.
+func TestRestorationGivenUp(t *testing.T) {
+	block := func(ctx context.Context, _ string, _ func(int)) (graphql.Outcome, error) {
+		<-ctx.Done()
+		return graphql.Outcome{}, ctx.Err()
+	}
+	w := restoreWorld(t, nil, block)
+	started, err := w.restore("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var known graphql.Restoration
-	if err := json.Unmarshal(raw, &known); err != nil || known.State != graphql.Failed || known.Problem == "" {
-		t.Errorf("the restoration is noted as %+v, %v; want it failed", known, err)
+	next := w
+	for range 5 {
+		if err := next.stop(); err != nil {
+			t.Fatal(err)
+		}
+		next = w.again(t, server.Options{Restorer: restorer{block}})
 	}
+	if got := next.ended(started.ID); got.State != graphql.Failed || !strings.Contains(got.Problem, "begun 5 times") {
+		t.Errorf("after five servers: %+v", got)
+	}
+}
+
+// planning says by which size of the ledger it was planned.
+type planning struct {
+	size chan int64
+	restorer
+}
+
+func (p planning) Plan(ctx context.Context, v *lineage.View, ref lineage.Ref) (*graphql.Plan, error) {
+	p.size <- v.Size()
+	return p.restorer.Plan(ctx, v, ref)
 }
 
 // TestCosignedInAnswers finds what witnesses added in the API and in its

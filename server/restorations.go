@@ -21,11 +21,13 @@ import (
 )
 
 // jobs runs restorations. Each has a file ID.json in the folder beside its own
-// folder ID, so that one that was interrupted is seen as such after a restart.
+// folder ID, so that one that was interrupted is done by the next server: anew,
+// of the ledger as it was.
 type jobs struct {
 	dir      string
 	restorer Restorer
 	places   map[string]string
+	graph    *lineage.Graph
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -38,13 +40,20 @@ type job struct {
 	graphql.Restoration
 	// Dir is where it is laid out; the API never says it.
 	Dir string `json:"dir"`
+	// Ledger is the size of the ledger that it was planned by, Starts how often it
+	// was begun.
+	Ledger int64 `json:"ledger"`
+	Starts int   `json:"starts"`
 }
+
+// maxStarts is how often one restoration is begun: it may be why servers stop.
+const maxStarts = 5
 
 // maxJobs is how many restorations run at once.
 const maxJobs = 4
 
-func newJobs(dir string, restorer Restorer, places map[string]string, log *slog.Logger) (*jobs, error) {
-	j := &jobs{dir: dir, restorer: restorer, places: places, log: log, known: map[string]*job{}}
+func newJobs(dir string, restorer Restorer, places map[string]string, graph *lineage.Graph, log *slog.Logger) (*jobs, error) {
+	j := &jobs{dir: dir, restorer: restorer, places: places, graph: graph, log: log, known: map[string]*job{}}
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return nil, err
@@ -59,19 +68,64 @@ func newJobs(dir string, restorer Restorer, places map[string]string, log *slog.
 			log.Warn("leaving out a restoration whose file cannot be read", "file", name)
 			continue
 		}
-		if known.State == graphql.Running {
-			known.State, known.Problem = graphql.Failed, "the server stopped before it was done"
+		if known.State == graphql.Running && (known.Ledger == 0 || known.Starts >= maxStarts) {
+			known.State, known.Problem = graphql.Failed, fmt.Sprintf("it was begun %d times, and the server stopped each time before it was done", max(known.Starts, 1))
 		}
 		j.known[known.ID] = &known
 	}
 	return j, nil
 }
 
-// begin lets jobs run until ctx ends.
+// begin lets jobs run until ctx ends, and begins those again that a server before
+// did not end.
 func (j *jobs) begin(ctx context.Context) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.ctx = ctx
+	for _, id := range slices.Sorted(maps.Keys(j.known)) {
+		if again := j.known[id]; again.State == graphql.Running {
+			j.running.Go(func() { j.again(ctx, again) })
+		}
+	}
+}
+
+// again does a restoration from its beginning, in its folder, which is emptied.
+func (j *jobs) again(ctx context.Context, interrupted *job) {
+	plan, err := j.planAgain(ctx, interrupted)
+	if err != nil {
+		j.end(ctx, interrupted, graphql.Outcome{}, err)
+		return
+	}
+	j.run(ctx, interrupted, plan)
+}
+
+func (j *jobs) planAgain(ctx context.Context, interrupted *job) (*graphql.Plan, error) {
+	j.mu.Lock()
+	interrupted.Starts++
+	interrupted.Done = 0
+	ref, size, dir, err := interrupted.Ref, interrupted.Ledger, interrupted.Dir, j.save(interrupted)
+	j.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if err := j.graph.Wait(ctx, size); err != nil {
+		return nil, err
+	}
+	v, err := j.graph.View(lineage.At{Size: size})
+	if err != nil {
+		return nil, err
+	}
+	meant, err := v.Resolve(ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("making room for a restoration: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making room for a restoration: %w", err)
+	}
+	return j.restorer.Plan(ctx, v, meant)
 }
 
 // wait returns when no job runs any more.
@@ -94,7 +148,7 @@ func (j *jobs) Restoration(_ context.Context, id string) (graphql.Restoration, e
 }
 
 // Start implements graphql.Restores.
-func (j *jobs) Start(_ context.Context, ref string, plan *graphql.Plan, place string) (graphql.Restoration, error) {
+func (j *jobs) Start(_ context.Context, ref string, size int64, plan *graphql.Plan, place string) (graphql.Restoration, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
@@ -116,7 +170,7 @@ func (j *jobs) Start(_ context.Context, ref string, plan *graphql.Plan, place st
 	if steps == nil {
 		steps = []graphql.PlanStep{}
 	}
-	started := &job{Dir: filepath.Join(base, id), Restoration: graphql.Restoration{ID: id, State: graphql.Running, Ref: ref, Steps: steps, Place: shown}}
+	started := &job{Dir: filepath.Join(base, id), Ledger: size, Starts: 1, Restoration: graphql.Restoration{ID: id, State: graphql.Running, Ref: ref, Steps: steps, Place: shown}}
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
 		return graphql.Restoration{}, fmt.Errorf("making room for a restoration: %w", err)
 	}
@@ -157,9 +211,16 @@ func (j *jobs) run(ctx context.Context, started *job, plan *graphql.Plan) {
 		defer j.mu.Unlock()
 		started.Done = max(started.Done, min(step+1, len(started.Steps)))
 	})
+	j.end(ctx, started, outcome, err)
+}
+
+// end notes how a restoration ended. One that the server's own end cut off is
+// left as it is: the next server does it.
+func (j *jobs) end(ctx context.Context, started *job, outcome graphql.Outcome, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
+	case err != nil && ctx.Err() != nil:
 	case err != nil:
 		started.State = graphql.Failed
 		started.Problem = graphql.Explain(err).Message

@@ -115,7 +115,7 @@ func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, e
 	apiOptions := &graphql.Options{Limits: s.opt.Limits, Held: s.held(), Logger: s.log, Observe: s.metrics.query, Explain: explain, NoIntrospection: s.opt.NoIntrospection}
 	if s.opt.Restorer != nil {
 		var err error
-		if s.jobs, err = newJobs(filepath.Join(dir, "restorations"), s.opt.Restorer, s.opt.Places, s.log); err != nil {
+		if s.jobs, err = newJobs(filepath.Join(dir, "restorations"), s.opt.Restorer, s.opt.Places, graph, s.log); err != nil {
 			return nil, err
 		}
 		apiOptions.Restores = s.jobs

@@ -30,6 +30,7 @@ type world struct {
 	server *server.Server
 	client *client.Client
 	store  *content.Store
+	graph  *lineage.Graph
 	stop   func() error // stops the server and says how it ended
 }
 
@@ -46,6 +47,7 @@ func newWorld(t *testing.T, opt server.Options) *world {
 			t.Error(err)
 		}
 	})
+	w.graph = graph
 	if w.store, err = content.Open(ctx, filepath.Join(w.dir, "content"), &content.Options{Exclude: []string{w.dir}}); err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +56,27 @@ func newWorld(t *testing.T, opt server.Options) *world {
 			t.Error(err)
 		}
 	})
+	w.start(opt)
+	return w
+}
+
+// again is a world with another server of the same ledger; the one before was
+// stopped.
+func (w *world) again(t *testing.T, opt server.Options) *world {
+	t.Helper()
+	next := &world{World: w.World, t: t, dir: w.dir, store: w.store, graph: w.graph}
+	next.start(opt)
+	return next
+}
+
+// start begins to serve the ledger.
+func (w *world) start(opt server.Options) {
+	w.t.Helper()
+	t, ctx := w.t, w.t.Context()
 	opt.Content = w.store
 	opt.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
-	if w.server, err = server.New(w.dir, w.Ledger, graph, &opt); err != nil {
+	var err error
+	if w.server, err = server.New(w.dir, w.Ledger, w.graph, &opt); err != nil {
 		t.Fatal(err)
 	}
 	listener, err := server.Listen(ctx, "127.0.0.1:0")
@@ -84,10 +104,9 @@ func newWorld(t *testing.T, opt server.Options) *world {
 	if w.client, err = client.New(w.url, w.server.Token()); err != nil {
 		t.Fatal(err)
 	}
-	if err := graph.Wait(ctx, 1); err != nil {
+	if err := w.graph.Wait(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }
 
 // call sends a request with headers given as "Name: value" and returns the
