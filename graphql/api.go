@@ -124,7 +124,7 @@ func New(graph *lineage.Graph, log Log, opt *Options) (*API, error) {
 		graphql.Tracer(&observer{a.opt.Observe}),
 	}
 	if a.opt.NoIntrospection {
-		options = append(options, graphql.DisableIntrospection())
+		options = append(options, graphql.RestrictIntrospection(func(context.Context) bool { return false }))
 	}
 	s, err := graphql.ParseSchema(schema.GraphQL(), &root{a}, options...)
 	if err != nil {
