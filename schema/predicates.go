@@ -558,10 +558,13 @@ type AppliedRevision struct {
 	Claimed    bool   `json:"claimed,omitempty"` // a label says so, and no controller
 }
 
-// Change is who changed a workload last, by its managed fields.
+// Change is who changed a workload last, by its managed fields, and what its
+// annotations say of it: anybody who may change the object can write those.
 type Change struct {
-	By string    `json:"by"`
-	At time.Time `json:"at,omitzero"`
+	By    string    `json:"by"` // manager of the fields, such as kubectl
+	At    time.Time `json:"at,omitzero"`
+	User  string    `json:"user,omitempty"`  // who asked for it (openshift.io/requester)
+	Cause string    `json:"cause,omitempty"` // why (kubernetes.io/change-cause)
 }
 
 func (d *Deployment) check() error {

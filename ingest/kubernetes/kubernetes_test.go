@@ -370,3 +370,30 @@ func FuzzWorkload(f *testing.F) {
 		_ = applied(kube.Object{Raw: raw}, nil, found)
 	})
 }
+
+// TestRemarks reads who changed an object, and why, from what its annotations
+// say: not endlessly, and no secrets.
+func TestRemarks(t *testing.T) {
+	for cause, want := range map[string]string{
+		"kubectl set image deployment/api api=api:v7": "kubectl set image deployment/api api=api:v7",
+		"":                       "",
+		strings.Repeat("é", 400): strings.Repeat("é", 254) + "…",
+		"pushed with https://ada:hunter2hunter2@git.example/x": "",
+	} {
+		raw, err := json.Marshal(map[string]any{"metadata": map[string]any{"name": "a", "namespace": "n",
+			"annotations":   map[string]string{"kubernetes.io/change-cause": cause, "openshift.io/requester": "ada"},
+			"managedFields": []any{map[string]any{"manager": "kubectl", "time": "2026-01-02T03:04:05Z"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := kube.Object{Type: workloadTypes[0], Raw: raw}
+		o.Meta.Annotations = map[string]string{"kubernetes.io/change-cause": cause, "openshift.io/requester": "ada"}
+		w, err := newWorkload(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.changed.By != "kubectl" || w.changed.User != "ada" || w.changed.Cause != want {
+			t.Errorf("%.40q gives %+v, want the cause %.40q", cause, *w.changed, want)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/kube"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -111,6 +112,9 @@ func newWorkload(o kube.Object) (*workload, error) {
 			w.changed = &schema.Change{By: f.Manager, At: f.Time.UTC()}
 		}
 	}
+	if w.changed != nil {
+		w.changed.User, w.changed.Cause = remark(o, requesterAnnotation), remark(o, causeAnnotation)
+	}
 	if uri := o.Meta.Annotations[modelAnnotation]; strings.Contains(uri, "://") {
 		w.models = append(w.models, normal(uri))
 	}
@@ -129,6 +133,27 @@ func newWorkload(o kube.Object) (*workload, error) {
 	slices.Sort(w.models)
 	w.models = slices.Compact(w.models)
 	return w, nil
+}
+
+// Annotations that say who changed an object, and why.
+const (
+	causeAnnotation     = "kubernetes.io/change-cause"
+	requesterAnnotation = "openshift.io/requester"
+)
+
+// maxRemark is how much of such an annotation is recorded.
+const maxRemark = 512 // bytes
+
+// remark is an annotation as people write it; nothing where a secret stands in it.
+func remark(o kube.Object, name string) string {
+	text := strings.ToValidUTF8(o.Meta.Annotations[name], "\ufffd")
+	if ingest.SecretValue(text) != "" {
+		return ""
+	}
+	for len(text) > maxRemark {
+		text = strings.ToValidUTF8(text[:maxRemark-len("…")], "") + "…"
+	}
+	return text
 }
 
 // served are the locations of the models of an InferenceService: storageUri
