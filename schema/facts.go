@@ -211,6 +211,12 @@ func (s Statement) Facts() (*Facts, error) {
 		})
 	case ImageV1:
 		err = predicate(s, true, func(p *Image) error { return b.image(s, p) })
+	case SignatureV1:
+		err = predicate(s, true, func(*ImageSignature) error {
+			b.subjects(s, "oci")
+			b.f.Summary = strings.TrimSpace("signature on " + s.Subject[0].Name)
+			return nil
+		})
 	case TagV1:
 		err = predicate(s, true, func(p *Tag) error {
 			key := b.subjects(s, "oci")

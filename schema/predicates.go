@@ -20,6 +20,7 @@ const (
 	PinsV1         = predicateBase + "pins/v1"
 	RefV1          = predicateBase + "ref/v1"
 	ImageV1        = predicateBase + "image/v1"
+	SignatureV1    = predicateBase + "signature/v1"
 	TagV1          = predicateBase + "tag/v1"
 	SnapshotV1     = predicateBase + "snapshot/v1"
 	ModelV1        = predicateBase + "model/v1"
@@ -369,6 +370,27 @@ func (i *Image) check() error {
 		if _, err := ParseKey(m.Digest); err != nil {
 			return under("manifests."+strconv.Itoa(n)+".digest", err)
 		}
+	}
+	return nil
+}
+
+// ImageSignature is a signature on an image that is no envelope: cosign's simple
+// signing (sigstore/cosign, specs/SIGNATURE_SPEC.md), as the registry kept it. The
+// subject is the image. It is not verified by being here.
+type ImageSignature struct {
+	Payload     []byte `json:"payload"`               // what was signed, byte for byte
+	Signature   string `json:"signature"`             // in base64
+	Certificate string `json:"certificate,omitempty"` // PEM, of a signer without a key of their own
+	Chain       string `json:"chain,omitempty"`       // PEM
+	Bundle      string `json:"bundle,omitempty"`      // of the transparency log, JSON
+}
+
+func (g *ImageSignature) check() error {
+	switch {
+	case len(g.Payload) == 0:
+		return fieldErrorf("payload", "missing")
+	case g.Signature == "":
+		return fieldErrorf("signature", "missing")
 	}
 	return nil
 }

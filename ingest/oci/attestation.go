@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -26,16 +27,19 @@ const maxEnvelopes = 256
 // attested adds the envelopes among what is attached to an image, as they stand
 // there: whoever signed them speaks, and not this watcher. What is none is
 // skipped.
-func (w *imageWalk) attested(ctx context.Context, attached []string) error {
+func (w *imageWalk) attested(ctx context.Context, image sum, attached []string) error {
 	for _, a := range attached {
 		var ref name.Reference = w.repo.Tag(a)
+		read := w.envelope
 		switch {
 		case strings.HasPrefix(a, "sha256:"):
 			ref = w.repo.Digest(a)
+		case strings.HasSuffix(a, ".sig"):
+			read = func(l v1.Layer, d v1.Descriptor) error { return w.signature(l, d, image) }
 		case !strings.HasSuffix(a, ".att"):
-			continue // a signature of the image alone, or a list of packages
+			continue // a list of packages
 		}
-		err := w.envelopesOf(ctx, ref)
+		err := w.layersOf(ctx, ref, read)
 		if err != nil && lost(ctx, err) {
 			return err
 		}
@@ -46,8 +50,8 @@ func (w *imageWalk) attested(ctx context.Context, attached []string) error {
 	return nil
 }
 
-// envelopesOf reads the envelopes that an attachment holds.
-func (w *imageWalk) envelopesOf(ctx context.Context, ref name.Reference) error {
+// layersOf reads the layers that an attachment holds.
+func (w *imageWalk) layersOf(ctx context.Context, ref name.Reference, read func(v1.Layer, v1.Descriptor) error) error {
 	m, err := w.manifest(ctx, ref)
 	if err != nil {
 		return err
@@ -63,19 +67,77 @@ func (w *imageWalk) envelopesOf(ctx context.Context, ref name.Reference) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range layers {
-		if err := w.envelope(l); err != nil {
+	described, err := img.Manifest()
+	if err != nil {
+		return err
+	}
+	for i, l := range layers {
+		if err := read(l, described.Layers[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// envelope reads a layer, if it is one that holds envelopes.
-func (w *imageWalk) envelope(l v1.Layer) error {
-	mediaType, err := l.MediaType()
-	if err != nil || string(mediaType) != envelopeType && !strings.HasPrefix(string(mediaType), bundlePrefix) {
+// Annotations of a layer that holds what cosign signed.
+const (
+	cosignSignature   = "dev.cosignproject.cosign/signature"
+	cosignCertificate = "dev.sigstore.cosign/certificate"
+	cosignChain       = "dev.sigstore.cosign/chain"
+	cosignBundle      = "dev.sigstore.cosign/bundle"
+	simpleSigning     = "application/vnd.dev.cosign.simplesigning.v1+json"
+)
+
+// maxPayload is how many bytes of what was signed are read. It names an image and
+// little else.
+const maxPayload = 64 << 10
+
+// signature states a signature of the image, if the layer is one. One of another
+// image is refused: anybody may put it under the tag.
+func (w *imageWalk) signature(l v1.Layer, d v1.Descriptor, image sum) error {
+	if d.MediaType != simpleSigning {
+		return nil
+	}
+	body, err := l.Compressed() // as it is stored: such layers are not compressed
+	if err != nil {
 		return err
+	}
+	defer body.Close()
+	payload, err := io.ReadAll(io.LimitReader(body, maxPayload+1))
+	if err != nil {
+		return err
+	}
+	if len(payload) > maxPayload {
+		return fmt.Errorf("what was signed is more than %d bytes", maxPayload)
+	}
+	var signed struct {
+		Critical struct {
+			Image struct {
+				Digest string `json:"docker-manifest-digest"`
+			} `json:"image"`
+		} `json:"critical"`
+	}
+	if err := json.Unmarshal(payload, &signed); err != nil {
+		return fmt.Errorf("what was signed is not simple signing: %w", err)
+	}
+	if signed.Critical.Image.Digest != image.String() {
+		return fmt.Errorf("it is a signature of another image, %.80q", signed.Critical.Image.Digest)
+	}
+	s, err := schema.NewStatement(schema.SignatureV1, schema.ImageSignature{
+		Payload: payload, Signature: d.Annotations[cosignSignature], Certificate: d.Annotations[cosignCertificate],
+		Chain: d.Annotations[cosignChain], Bundle: d.Annotations[cosignBundle],
+	}, subjectOf(w.repo, image))
+	if err != nil {
+		return err
+	}
+	_, err = w.add(s)
+	return err
+}
+
+// envelope reads a layer, if it is one that holds envelopes.
+func (w *imageWalk) envelope(l v1.Layer, d v1.Descriptor) error {
+	if mediaType := string(d.MediaType); mediaType != envelopeType && !strings.HasPrefix(mediaType, bundlePrefix) {
+		return nil
 	}
 	size, err := l.Size()
 	if err != nil {
@@ -105,12 +167,12 @@ func (w *imageWalk) envelope(l v1.Layer) error {
 }
 
 // attachedSum identifies what is attached to an image: referrers by their digest,
-// and cosign's tag of attestations, which grows, by its name and what it points
-// at.
+// and cosign's tags of attestations and signatures, which grow, by their names and
+// what they point at.
 func (o *observation) attachedSum(ctx context.Context, attached []string) (sum, error) {
 	marks := slices.Clone(attached)
 	for i, a := range marks {
-		if !strings.HasSuffix(a, ".att") {
+		if !strings.HasSuffix(a, ".att") && !strings.HasSuffix(a, ".sig") {
 			continue
 		}
 		desc, err := o.puller.Head(ctx, o.repo.Tag(a))

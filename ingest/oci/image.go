@@ -79,7 +79,7 @@ func (w *imageWalk) visit(ctx context.Context, m manifest, depth int) error {
 	if image.Signatures, err = w.attachments(ctx, m.digest.String()); err != nil {
 		return err
 	}
-	if err := w.attested(ctx, image.Signatures); err != nil {
+	if err := w.attested(ctx, m.digest, image.Signatures); err != nil {
 		return err
 	}
 	if mediaType.IsIndex() {

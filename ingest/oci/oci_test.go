@@ -206,6 +206,8 @@ func describe(t *testing.T, s schema.Statement) string {
 	t.Helper()
 	key := string(s.Subject[0].Key())
 	switch s.PredicateType {
+	case schema.SignatureV1:
+		return "signature " + key
 	case schema.ImageV1:
 		return "image " + key
 	case schema.TagV1:
