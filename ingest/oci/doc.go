@@ -2,8 +2,8 @@
 // repository is watched, and how an image is fetched back and digested.
 //
 // A source is oci://HOST/REPOSITORY, or oci://HOST/REPOSITORY?tag=TAG for some
-// tags of it (the parameter may be given several times). Credentials are those
-// of the Docker configuration; hosts on loopback and private networks are
+// tags of it (the parameter may be given several times). Credentials are a token of
+// the place's settings, or those of the Docker configuration; hosts on loopback and private networks are
 // spoken to in plain HTTP, as go-containerregistry does.
 //
 // # What is stated

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -18,15 +19,30 @@ import (
 	"github.com/retrace-ledger/retrace/schema"
 )
 
-// Fetcher brings images and indexes back as OCI image layouts.
-type Fetcher struct{}
+// Fetcher brings images and indexes back as OCI image layouts, with the
+// credentials of the place that watches their repository. The zero value has none
+// but Docker's.
+type Fetcher struct {
+	env ingest.Env
+}
+
+// settings are those of the place that watches the repository.
+func (f Fetcher) settings(repo name.Repository) settings {
+	for _, p := range f.env.Places {
+		var s settings
+		if at, err := Parse(p.URL); err == nil && at.repo.Name() == repo.Name() && p.Settings(&s) == nil {
+			return s
+		}
+	}
+	return settings{}
+}
 
 var _ ingest.Fetcher = Fetcher{}
 
 // Fetch lays the image or index r out in dir as an OCI image layout with that
 // one manifest. It is read by digest from the repository in r's URI, and from
 // nowhere else.
-func (Fetcher) Fetch(ctx context.Context, r schema.Resource, dir string) error {
+func (f Fetcher) Fetch(ctx context.Context, r schema.Resource, dir string) error {
 	if r.Key.Algorithm() != schema.SHA256 {
 		return fmt.Errorf("fetching image %s: it is not identified by a SHA-256 digest", r.Key)
 	}
@@ -38,7 +54,7 @@ func (Fetcher) Fetch(ctx context.Context, r schema.Resource, dir string) error {
 	if err != nil {
 		return fmt.Errorf("fetching image %s: %w", r.Key, err)
 	}
-	c, err := newClient(ctx, repo)
+	c, err := newClient(ctx, repo, f.settings(repo))
 	if err != nil {
 		return err
 	}

@@ -2,22 +2,56 @@ package oci
 
 import (
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/retrace-ledger/retrace/ingest"
 )
 
-// settings are those of a place. Credentials for the registry come from the
-// configuration of Docker and its helpers.
+// settings are those of a place.
 type settings struct {
+	// Token is a password or access token for the registry, Username the user that
+	// goes with it. Without them the configuration of Docker and its helpers are
+	// asked.
+	Token    ingest.Secret `json:"token,omitzero"`
+	Username string        `json:"username,omitempty"`
 	// Webhook is what the registry's notifications show in their Authorization
 	// header: the whole of it, or what follows "Bearer ".
 	Webhook ingest.Secret `json:"webhook,omitzero"`
+}
+
+// defaultUser goes with a token where the registry takes any name.
+const defaultUser = "token"
+
+// check refuses settings that would be ignored.
+func (s *settings) check() error {
+	if s.Username != "" && !s.Token.Given() {
+		return ingest.Setting("username", errors.New("goes with a token"))
+	}
+	return nil
+}
+
+// credentials are read anew: mounted secrets are exchanged.
+func (s *settings) credentials() (remote.Option, error) {
+	if !s.Token.Given() {
+		return remote.WithAuthFromKeychain(authn.DefaultKeychain), nil
+	}
+	token, err := s.Token.Read()
+	if err != nil {
+		return nil, fmt.Errorf("reading the token: %w", err)
+	}
+	user := s.Username
+	if user == "" {
+		user = defaultUser
+	}
+	return remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: user, Password: token})), nil
 }
 
 // notification is the envelope that the CNCF's registry sends

@@ -19,8 +19,8 @@ func Kind() ingest.Kind {
 			if err := place.Settings(&s.settings); err != nil {
 				return nil, "", err
 			}
-			return s, s.URL(), nil
+			return s, s.URL(), s.settings.check()
 		},
-		NewFetcher: func(ingest.Env) ingest.Fetcher { return Fetcher{} },
+		NewFetcher: func(env ingest.Env) ingest.Fetcher { return Fetcher{env} },
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -43,10 +42,10 @@ type client struct {
 }
 
 // options are how every part of this package talks to a registry.
-func options(ctx context.Context) []remote.Option {
+func options(ctx context.Context, who remote.Option) []remote.Option {
 	return []remote.Option{
 		remote.WithContext(ctx),
-		remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		who,
 		remote.WithTransport(bounded{remote.DefaultTransport}),
 		remote.WithUserAgent("retrace"),
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
@@ -57,8 +56,12 @@ func options(ctx context.Context) []remote.Option {
 	}
 }
 
-func newClient(ctx context.Context, repo name.Repository) (*client, error) {
-	puller, err := remote.NewPuller(options(ctx)...)
+func newClient(ctx context.Context, repo name.Repository, s settings) (*client, error) {
+	who, err := s.credentials()
+	if err != nil {
+		return nil, fmt.Errorf("reaching %s: %w", repo, err)
+	}
+	puller, err := remote.NewPuller(options(ctx, who)...)
 	if err != nil {
 		return nil, fmt.Errorf("reaching %s: %w", repo, err)
 	}
@@ -240,7 +243,7 @@ func (Registry) Resolve(ctx context.Context, ref string) (digest schema.Key, fou
 	if err != nil {
 		return "", false, fmt.Errorf("parsing image reference %q: %w", ref, err)
 	}
-	c, err := newClient(ctx, parsed.Context())
+	c, err := newClient(ctx, parsed.Context(), settings{})
 	if err != nil {
 		return "", false, err
 	}

@@ -54,7 +54,7 @@ func Parse(rawURL string) (*Source, error) {
 	case u.Scheme != scheme || u.Opaque != "":
 		return nil, fmt.Errorf("source %q is not oci://HOST/REPOSITORY", rawURL)
 	case u.User != nil:
-		return nil, fmt.Errorf("source %s: credentials do not belong in a source; they are taken from the Docker configuration", u.Redacted())
+		return nil, fmt.Errorf("source %s: credentials do not belong in a source; they are given as a token, or taken from the Docker configuration", u.Redacted())
 	case u.Fragment != "":
 		return nil, fmt.Errorf("source %q: a fragment means nothing here", rawURL)
 	}
@@ -176,7 +176,7 @@ func (s *Source) start(ctx context.Context, cursor string) (*observation, error)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newClient(ctx, s.repo)
+	c, err := newClient(ctx, s.repo, s.settings)
 	if err != nil {
 		return nil, err
 	}
