@@ -218,6 +218,48 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestVolumeSnapshots reads the snapshots that were taken of a claim: one taken
+// after the step that mounted it shows what it left there, by the driver's handle
+// where the cluster tells it.
+func TestVolumeSnapshots(t *testing.T) {
+	c := newCluster(t)
+	// Snapshots are objects of their own, which a cluster need not have.
+	if said, _ := c.told(t, c.open(t, nil), ""); strings.Contains(said, "csi://") {
+		t.Errorf("a snapshot before there are any:\n%s", said)
+	}
+	server.Define(t, "snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot", false)
+	server.DefineWide(t, "snapshot.storage.k8s.io", "v1", "volumesnapshotcontents", "VolumeSnapshotContent", false)
+	take := func(name, claim, created, content string, ready bool) {
+		server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/"+c.namespace+"/volumesnapshots", map[string]any{
+			"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": map[string]any{"name": name},
+			"spec":   map[string]any{"source": map[string]any{"persistentVolumeClaimName": claim}},
+			"status": map[string]any{"boundVolumeSnapshotContentName": content, "creationTime": created, "readyToUse": ready},
+		})
+	}
+	content := "content-" + c.namespace
+	server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents", map[string]any{
+		"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": map[string]any{"name": content},
+		"spec": map[string]any{"driver": "ebs.csi.example.com"}, "status": map[string]any{"snapshotHandle": "snap-0123"},
+	})
+	take("before", "raw", "2026-08-01T10:01:00Z", content, true) // while the step ran
+	take("after", "raw", "2026-08-01T10:02:30Z", content, true)
+	take("unknown", "raw", "2026-08-01T10:03:00Z", "nobody", true)
+	take("pending", "raw", "2026-08-01T10:03:00Z", content, false)
+	take("other", "another", "2026-08-01T10:02:30Z", content, true)
+	c.run(t, "forecast-1", "Succeeded")
+	said, _ := c.told(t, c.open(t, nil), "")
+	var got []string
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, "csi://") || strings.Contains(line, "volumesnapshot://") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := []string{"makes /raw uri:csi://ebs.csi.example.com/snap-0123", "makes /raw uri:volumesnapshot://" + c.namespace + "/unknown#UID"}
+	if !slices.Equal(got, want) {
+		t.Errorf("snapshots %q, want %q:\n%s", got, want, said)
+	}
+}
+
 // TestFuture has a run say that it ended in the next century: those that end after
 // it are recorded all the same.
 func TestFuture(t *testing.T) {

@@ -207,6 +207,9 @@ func (s *source) describe(ctx context.Context, w *workflow, deleted bool) ([]sch
 	if err := s.look(ctx, w); err != nil {
 		return nil, err
 	}
+	if err := s.snapshots(ctx, w); err != nil {
+		return nil, err
+	}
 	return w.describe(s.seen[w.Metadata.UID], deleted, s.naming)
 }
 

@@ -139,7 +139,7 @@ func (s *step) read(ran *image, naming ingest.Naming) error {
 	case program != nil:
 		s.command(slices.Concat(program.Command, program.Args))
 		s.environment(program)
-		s.mounts(t, program)
+		s.mounts()
 		if program.Source != "" {
 			s.deps = append(s.deps, schema.Descriptor{
 				Name: "script", Digest: schema.DigestSet{schema.SHA256: schema.BytesKey([]byte(program.Source)).Hex()},
@@ -330,14 +330,13 @@ func (s *step) environment(c *container) {
 	}
 }
 
-// mounts notes the claims that the step could read and write: what was in them
-// only a snapshot of them says.
-func (s *step) mounts(t *template, c *container) {
-	for _, m := range c.VolumeMounts {
-		for _, v := range slices.Concat(t.Volumes, s.w.Spec.Volumes) {
-			if v.Name == m.Name && v.Claim != nil && v.Claim.ClaimName != "" {
-				s.use(schema.Descriptor{Name: m.MountPath, URI: "pvc://" + s.w.Metadata.Namespace + "/" + v.Claim.ClaimName}, "")
-			}
+// mounts notes the claims that the step could read and write, and the snapshots
+// that show what it left there.
+func (s *step) mounts() {
+	for _, m := range s.w.mounted(s.n) {
+		s.use(schema.Descriptor{Name: m.path, URI: "pvc://" + s.w.Metadata.Namespace + "/" + m.name}, "")
+		for _, snapshot := range s.w.left(s.n, m.name) {
+			s.output(schema.Descriptor{Name: m.path, URI: snapshot.uri, Annotations: map[string]any{schema.AnnotationKind: "snapshot"}})
 		}
 	}
 }

@@ -33,6 +33,7 @@ type workflow struct {
 	templates map[string]*template
 	attempts  map[string]string   // by ID of a node, what the node is called that it is an attempt at
 	leavers   map[string][]string // by location, the IDs of the steps that left something there, in order
+	taken     map[string][]taken  // snapshots by claim, in the order of time; nil where nobody asked
 }
 
 type spec struct {

@@ -288,6 +288,17 @@ func (s *Server) Namespace(t testing.TB, name string) string {
 // until it is served. There is no status subresource unless one is asked for.
 func (s *Server) Define(t testing.TB, group, version, plural, kind string, status bool) {
 	t.Helper()
+	s.define(t, group, version, plural, kind, "Namespaced", status)
+}
+
+// DefineWide is Define for objects that are in no namespace.
+func (s *Server) DefineWide(t testing.TB, group, version, plural, kind string, status bool) {
+	t.Helper()
+	s.define(t, group, version, plural, kind, "Cluster", status)
+}
+
+func (s *Server) define(t testing.TB, group, version, plural, kind, scope string, status bool) {
+	t.Helper()
 	v := map[string]any{
 		"name": version, "served": true, "storage": true,
 		"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
@@ -297,9 +308,13 @@ func (s *Server) Define(t testing.TB, group, version, plural, kind string, statu
 	}
 	const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 	_, err := s.Request(context.Background(), "POST", crds, "application/json", mustJSON(t, map[string]any{
-		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": map[string]any{"name": plural + "." + group},
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": map[string]any{
+			"name": plural + "." + group,
+			// Groups of Kubernetes itself are served with a word about who approved it.
+			"annotations": map[string]any{"api-approved.kubernetes.io": "unapproved, for tests"},
+		},
 		"spec": map[string]any{
-			"group": group, "scope": "Namespaced", "versions": []any{v},
+			"group": group, "scope": scope, "versions": []any{v},
 			"names": map[string]any{"plural": plural, "singular": strings.ToLower(kind), "kind": kind, "listKind": kind + "List"},
 		},
 	}))

@@ -1,0 +1,156 @@
+package argo
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/retrace-ledger/retrace/ingest/kube"
+)
+
+// Types of snapshots of volumes (kubernetes-csi/external-snapshotter). They are
+// definitions of their own, and can be missing.
+var (
+	volumeSnapshots = kube.Type{Group: "snapshot.storage.k8s.io", Version: "v1", Plural: "volumesnapshots", Kind: "VolumeSnapshot"}
+	volumeContents  = kube.Type{Group: "snapshot.storage.k8s.io", Version: "v1", Plural: "volumesnapshotcontents", Kind: "VolumeSnapshotContent"}
+)
+
+// taken is a snapshot of a claim.
+type taken struct {
+	uri string
+	at  time.Time
+}
+
+// snapshots finds those of the claims that steps of the run mounted. A cluster
+// without snapshots, or one that may not be asked for them, has none.
+func (s *source) snapshots(ctx context.Context, w *workflow) error {
+	claims := w.claims()
+	if len(claims) == 0 {
+		return nil
+	}
+	w.taken = map[string][]taken{}
+	for o, err := range s.client.List(ctx, volumeSnapshots, w.Metadata.Namespace) {
+		if unavailable(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var v struct {
+			Spec struct {
+				Source struct {
+					Claim string `json:"persistentVolumeClaimName"`
+				} `json:"source"`
+			} `json:"spec"`
+			Status struct {
+				Content string    `json:"boundVolumeSnapshotContentName"`
+				Created time.Time `json:"creationTime"`
+				Ready   bool      `json:"readyToUse"`
+			} `json:"status"`
+		}
+		if json.Unmarshal(o.Raw, &v) != nil || !v.Status.Ready || v.Status.Created.IsZero() || !slices.Contains(claims, v.Spec.Source.Claim) {
+			continue // not one of ours, or none yet; an odd one says nothing
+		}
+		uri, err := s.handle(ctx, v.Status.Content)
+		if err != nil {
+			return err
+		}
+		if uri == "" {
+			uri = "volumesnapshot://" + w.Metadata.Namespace + "/" + o.Meta.Name + "#" + o.Meta.UID
+		}
+		w.taken[v.Spec.Source.Claim] = append(w.taken[v.Spec.Source.Claim], taken{uri, v.Status.Created})
+	}
+	for _, all := range w.taken {
+		slices.SortFunc(all, func(a, b taken) int { return a.at.Compare(b.at) })
+	}
+	return nil
+}
+
+// handle is what a driver calls a snapshot, as a URI; "" where the cluster does
+// not tell.
+func (s *source) handle(ctx context.Context, content string) (string, error) {
+	if content == "" {
+		return "", nil
+	}
+	o, err := s.client.Get(ctx, volumeContents, "", content)
+	if unavailable(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var c struct {
+		Spec struct {
+			Driver string `json:"driver"`
+		} `json:"spec"`
+		Status struct {
+			Handle string `json:"snapshotHandle"`
+		} `json:"status"`
+	}
+	if json.Unmarshal(o.Raw, &c) != nil || c.Spec.Driver == "" || c.Status.Handle == "" {
+		return "", nil
+	}
+	return "csi://" + c.Spec.Driver + "/" + c.Status.Handle, nil
+}
+
+// unavailable says whether a type is not there, or not for us to read.
+func unavailable(err error) bool {
+	var status *kube.StatusError
+	return errors.Is(err, kube.ErrNotFound) || errors.As(err, &status) && status.Code == http.StatusForbidden
+}
+
+// claims are the claims that steps of the run mounted.
+func (w *workflow) claims() []string {
+	var all []string
+	for _, n := range w.finished() {
+		for _, claim := range w.mounted(n) {
+			if !slices.Contains(all, claim.name) {
+				all = append(all, claim.name)
+			}
+		}
+	}
+	return all
+}
+
+// mounted is where a step mounted which claims.
+type mounted struct{ path, name string }
+
+func (w *workflow) mounted(n *node) []mounted {
+	t := w.template(n)
+	c := t.program()
+	if c == nil {
+		return nil
+	}
+	var all []mounted
+	for _, m := range c.VolumeMounts {
+		for _, v := range slices.Concat(t.Volumes, w.Spec.Volumes) {
+			if v.Name == m.Name && v.Claim != nil && v.Claim.ClaimName != "" {
+				all = append(all, mounted{m.MountPath, v.Claim.ClaimName})
+			}
+		}
+	}
+	return all
+}
+
+// left are the snapshots of a claim that show what a step left there: taken when
+// it had ended, and before another step of the run that mounts the claim began.
+func (w *workflow) left(n *node, claim string) []taken {
+	var next time.Time
+	for _, other := range w.finished() {
+		mounts := slices.ContainsFunc(w.mounted(other), func(m mounted) bool { return m.name == claim })
+		if mounts && other != n && !other.StartedAt.Before(n.FinishedAt) && (next.IsZero() || other.StartedAt.Before(next)) {
+			next = other.StartedAt
+		}
+	}
+	var all []taken
+	for _, s := range w.taken[claim] {
+		if !s.at.Before(n.FinishedAt) && (next.IsZero() || s.at.Before(next)) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
