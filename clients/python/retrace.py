@@ -504,6 +504,10 @@ class _False(Exception):
     """A proof that does not hold."""
 
 
+class _Unknown(Exception):
+    """A proof that cannot be checked here."""
+
+
 def verify(bundle, key=None, lineage=None):
     """Check a bundle with the log's public key: that the log signed its
     checkpoint, that each entry is in the log, that the observer that the log
@@ -512,6 +516,8 @@ def verify(bundle, key=None, lineage=None):
     the statements and compares every edge."""
     try:
         from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError:
@@ -523,6 +529,13 @@ def verify(bundle, key=None, lineage=None):
         except InvalidSignature:
             raise _False(f"{what} is not signed by the key given for it") from None
 
+    def observes(public):
+        if isinstance(public, Ed25519PublicKey):
+            return public.verify
+        if isinstance(public, ec.EllipticCurvePublicKey):  # of cosign
+            return lambda signature, message: public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+        raise _Unknown("the observer's key is neither Ed25519 nor ECDSA; `retrace verify` may know it")
+
     checked = []
     try:
         vkey = _vkey(key)
@@ -532,7 +545,7 @@ def verify(bundle, key=None, lineage=None):
         public = Ed25519PublicKey.from_public_bytes(vkey[2])
         origin, size, root = _open_note(doc["checkpoint"], vkey, lambda s, m: ed25519(public, s, m, "the checkpoint"))
         checked.append(f"the log {origin} signed its first {size} entries")
-        claim, entries, observer = doc["claim"], {}, None
+        claim, entries = doc["claim"], {}
         if not claim["size"] <= size:
             raise _False("it speaks for more entries than were signed")
         for e in doc["entries"]:
@@ -547,8 +560,8 @@ def verify(bundle, key=None, lineage=None):
         genesis = entries[0][0]["predicate"]
         if genesis.get("origin") != origin or genesis.get("logKey", "").strip() != vkey[3]:
             raise _False("the first entry is of another log, or its key was rotated since; `retrace verify` follows rotations")
-        observer = load_pem_public_key(genesis["observerKey"].encode())
-        observed = {i for i, s in entries.items() if s and _signed(s, lambda sig, m: observer.verify(sig, m) if isinstance(observer, Ed25519PublicKey) else (_ for _ in ()).throw(InvalidSignature), InvalidSignature)}
+        observer = observes(load_pem_public_key(genesis["observerKey"].encode()))
+        observed = {i for i, s in entries.items() if s and _signed(s, observer, InvalidSignature)}
         if 0 not in observed:
             raise _False("the first entry is not signed by the observer that it names")
         checked.append(f"{len(observed)} of them are signed by the log's own observer")
@@ -561,6 +574,8 @@ def verify(bundle, key=None, lineage=None):
         if lineage is not None:
             _same(claim, lineage)
             checked.append("they are the edges shown")
+    except _Unknown as e:
+        return Verification(None, str(e), checked)
     except _False as e:
         return Verification(False, str(e), checked)
     except (KeyError, ValueError, TypeError, IndexError, struct.error) as e:
