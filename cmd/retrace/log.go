@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,12 +70,15 @@ func evidenceOf(e lineage.EntryInfo) schema.Evidence {
 
 func (a *app) logCmd() *cobra.Command {
 	var last int
-	var predicate string
+	var predicate, text string
 	var period span
 	cmd := &cobra.Command{
-		Use:     "log",
-		Short:   "List entries, oldest first",
-		Example: "  retrace log -n 20\n  retrace log --type model --since '2h ago' -o json",
+		Use:   "log",
+		Short: "List entries, oldest first",
+		Long: `List entries, oldest first. --search lists those that hold a text, whatever its
+case: in their summary, which names what they are about and quotes the first line
+of commits' messages, or in the name, the command or a parameter of a step.`,
+		Example: "  retrace log -n 20\n  retrace log --type model --since '2h ago' -o json\n  retrace log --search 'leap day'\n  retrace log --search region=north",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -96,25 +100,27 @@ func (a *app) logCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var from int64
-			if last > 0 && filter == (lineage.Filter{}) {
-				from = max(0, v.Size()-int64(last))
+			filter.Newest = true
+			found := v.Entries(cmd.Context(), v.Size()-1, filter)
+			if text != "" {
+				found = v.Search(cmd.Context(), v.Size()-1, text, filter)
 			}
 			entries := []lineage.EntryInfo{}
-			for e, err := range v.Entries(cmd.Context(), from, filter) {
+			for e, err := range found {
 				if err != nil {
 					return err
 				}
-				entries = append(entries, e)
+				if entries = append(entries, e); len(entries) == last {
+					break
+				}
 			}
-			if last > 0 && len(entries) > last {
-				entries = entries[len(entries)-last:]
-			}
+			slices.Reverse(entries)
 			return a.printLog(cmd, v, entries)
 		},
 	}
 	cmd.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
 	cmd.Flags().StringVar(&predicate, "type", "", "only this predicate `TYPE`: a URI, or a short name such as model, step or commit")
+	cmd.Flags().StringVar(&text, "search", "", "only those that hold this `TEXT`")
 	period.flags(cmd)
 	return cmd
 }
