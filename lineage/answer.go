@@ -90,6 +90,9 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 		return nil, err
 	}
 	entries := map[int64]bool{}
+	if ref.Entry >= 0 && ref.Name == "" {
+		entries[ref.Entry] = true // that says what was asked about, which a walk downwards need not come upon
+	}
 	walk := schema.Walk(ctx, without(v, opt.Without), ref.Start, schema.WalkOptions{
 		Direction: opt.Direction, Depth: opt.Depth, Size: v.size,
 		Touched: func(entry int64) { entries[entry] = true },
