@@ -69,6 +69,8 @@ func setupScript(env *testscript.Env) error {
 func condition(name string) (bool, error) {
 	program, isMissing := strings.CutPrefix(name, "missing:")
 	switch {
+	case name == "race":
+		return raced, nil
 	case name == "root":
 		return os.Geteuid() == 0, nil
 	case !isMissing:

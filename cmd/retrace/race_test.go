@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raced says whether this is under the race detector.
+const raced = true
