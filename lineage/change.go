@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -48,27 +49,48 @@ func Compare(left, right map[string]Part) []Change {
 }
 
 // Changes says in what two folders, or two images, differ, as far as the entries
-// about both list what they hold; nil where they do not. read gives the entries.
+// about both list what they hold (files; layers, labels and packages); nil where
+// they do not. read gives the entries.
 func (v *View) Changes(ctx context.Context, read func(context.Context, int64) (schema.Entry, error), left, right schema.Key) ([]Change, error) {
 	l, err := v.parts(ctx, read, left)
-	if err != nil || l == nil {
+	if err != nil {
 		return nil, err
 	}
 	r, err := v.parts(ctx, read, right)
-	if err != nil || r == nil {
+	if err != nil {
 		return nil, err
 	}
-	return Compare(l, r), nil
+	var changes []Change
+	for _, list := range slices.Sorted(maps.Keys(l)) {
+		if r[list] != nil {
+			changes = append(changes, Compare(l[list], r[list])...)
+		}
+	}
+	return changes, nil
 }
 
-// parts is what the newest entry that lists the parts of k says; nil if none does.
-func (v *View) parts(ctx context.Context, read func(context.Context, int64) (schema.Entry, error), k schema.Key) (map[string]Part, error) {
+// parts is what the newest entries that list the parts of k say, by what they
+// list: what a folder holds, or what an image is made of and, from an SBOM about
+// it, its packages. Claims count where nobody who is vouched for lists the same.
+func (v *View) parts(ctx context.Context, read func(context.Context, int64) (schema.Entry, error), k schema.Key) (map[string]map[string]Part, error) {
 	about, err := v.About(k)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range slices.Backward(about) {
-		if e.State != schema.Present || e.PredicateType != schema.SnapshotV1 && e.PredicateType != schema.ImageV1 {
+	slices.Reverse(about)
+	slices.SortStableFunc(about, func(a, b EntryInfo) int {
+		switch {
+		case a.Evidence.Trusted() == b.Evidence.Trusted():
+			return 0
+		case a.Evidence.Trusted():
+			return -1
+		}
+		return 1
+	})
+	parts := map[string]map[string]Part{}
+	for _, e := range about {
+		lists, of := listing(e.PredicateType)
+		if e.State != schema.Present || of == nil || parts[lists] != nil {
 			continue
 		}
 		entry, err := read(ctx, e.Index)
@@ -79,40 +101,72 @@ func (v *View) parts(ctx context.Context, read func(context.Context, int64) (sch
 		if err != nil {
 			continue // an entry that cannot be read states nothing
 		}
-		if parts := partsOf(s); parts != nil {
-			return parts, nil
+		if found := of(s); found != nil {
+			parts[lists] = found
 		}
 	}
-	return nil, nil
+	return parts, nil
 }
 
-func partsOf(s schema.Statement) map[string]Part {
+// listing is what entries of a predicate type list, and how it is read; nil where
+// they list nothing.
+func listing(predicateType string) (string, func(schema.Statement) map[string]Part) {
+	switch {
+	case predicateType == schema.SnapshotV1:
+		return "files", files
+	case predicateType == schema.ImageV1:
+		return "layers", layers
+	case strings.HasPrefix(predicateType, schema.SPDX), strings.HasPrefix(predicateType, schema.CycloneDX):
+		return "packages", packages
+	}
+	return "", nil
+}
+
+func files(s schema.Statement) map[string]Part {
+	var p schema.Snapshot
+	if schema.DecodePredicate(s, true, &p) != nil || len(p.Files) == 0 && p.Count > 0 {
+		return nil
+	}
 	parts := map[string]Part{}
-	switch s.PredicateType {
-	case schema.SnapshotV1:
-		var p schema.Snapshot
-		if schema.DecodePredicate(s, true, &p) != nil || len(p.Files) == 0 && p.Count > 0 {
-			return nil
+	for _, f := range p.Files {
+		switch f.Type {
+		case "file":
+			parts[f.Path] = Part{schema.SHA256 + ":" + f.SHA256, f.Size}
+		case "link":
+			parts[f.Path] = Part{"link to " + f.Target, -1}
 		}
-		for _, f := range p.Files {
-			switch f.Type {
-			case "file":
-				parts[f.Path] = Part{schema.SHA256 + ":" + f.SHA256, f.Size}
-			case "link":
-				parts[f.Path] = Part{"link to " + f.Target, -1}
-			}
-		}
-	case schema.ImageV1:
-		var p schema.Image
-		if schema.DecodePredicate(s, true, &p) != nil || len(p.Layers) == 0 {
-			return nil
-		}
-		for i, l := range p.Layers {
-			parts[fmt.Sprintf("layer %d", i+1)] = Part{l.Digest, l.Size}
-		}
-		for name, value := range p.Labels {
-			parts["label "+name] = Part{value, -1}
-		}
+	}
+	return parts
+}
+
+func layers(s schema.Statement) map[string]Part {
+	var p schema.Image
+	if schema.DecodePredicate(s, true, &p) != nil || len(p.Layers) == 0 {
+		return nil
+	}
+	parts := map[string]Part{}
+	for i, l := range p.Layers {
+		parts[fmt.Sprintf("layer %d", i+1)] = Part{l.Digest, l.Size}
+	}
+	for name, value := range p.Labels {
+		parts["label "+name] = Part{value, -1}
+	}
+	return parts
+}
+
+// packages has one part for each name, with all versions of it.
+func packages(s schema.Statement) map[string]Part {
+	list, ok := s.Packages()
+	if !ok {
+		return nil
+	}
+	versions := map[string][]string{}
+	for _, p := range list {
+		versions[p.Name] = append(versions[p.Name], p.Version)
+	}
+	parts := map[string]Part{}
+	for name, all := range versions {
+		parts["package "+name] = Part{strings.Join(all, ", "), -1}
 	}
 	return parts
 }

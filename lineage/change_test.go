@@ -3,6 +3,7 @@ package lineage_test
 import (
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/retrace-ledger/retrace/lineage"
@@ -30,9 +31,17 @@ func TestChanges(t *testing.T) {
 			Layers: []schema.Blob{{Digest: "sha256:" + sum(base), MediaType: "m", Size: 7}, {Digest: "sha256:" + sum("app"), MediaType: "m", Size: 8}}}, lineagetest.Image("r", content))
 	}
 	one, two := image("1", "old base"), image("2", "new base")
-	for _, s := range []schema.Statement{left, right, one, two} {
+	bom := func(of schema.Statement, document string) schema.Statement {
+		return lineagetest.Statement(t, schema.CycloneDX, jsontext.Value(document), of.Subject[0])
+	}
+	for _, s := range []schema.Statement{left, right, one, two,
+		bom(one, `{"bomFormat":"CycloneDX","components":[{"type":"library","name":"openssl","version":"3.0.11","purl":"pkg:deb/debian/openssl@3.0.11?arch=amd64"},{"type":"library","name":"zlib","version":"1.3"}]}`),
+	} {
 		log.Add(s)
 	}
+	lone := log.View(t)
+	log.Add(lineagetest.Statement(t, schema.SPDX+"/v2.3", jsontext.Value(`{"spdxVersion":"SPDX-2.3","packages":[{"name":"openssl","versionInfo":"3.0.15","externalRefs":[{"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:deb/debian/openssl@3.0.15"}]},{"name":"zlib","versionInfo":"1.3"}]}`), two.Subject[0]))
+	log.AddUnsigned(bom(two, `{"bomFormat":"CycloneDX","components":[{"type":"library","name":"says anybody"}]}`))
 	v := log.View(t)
 	key := func(s schema.Statement) schema.Key { return s.Subject[0].Key() }
 	for name, c := range map[string]struct {
@@ -48,6 +57,7 @@ func TestChanges(t *testing.T) {
 		"images": {key(one), key(two), []lineage.Change{
 			{Path: "label version", Left: "1", Right: "2", LeftSize: -1, RightSize: -1},
 			{Path: "layer 1", Left: "sha256:" + sum("old base"), Right: "sha256:" + sum("new base"), LeftSize: 7, RightSize: 7},
+			{Path: "package pkg:deb/debian/openssl", Left: "3.0.11", Right: "3.0.15", LeftSize: -1, RightSize: -1},
 		}},
 		"the same":     {key(left), key(left), nil},
 		"not recorded": {key(left), lineagetest.FileKey("nobody knows it"), nil},
@@ -59,5 +69,10 @@ func TestChanges(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+	// Where one side alone has an SBOM, nothing is said of packages.
+	got, err := lone.Changes(t.Context(), log.Entry, key(one), key(two))
+	if err != nil || len(got) != 2 {
+		t.Errorf("changes with one SBOM: %v, %v; want label and layer", got, err)
 	}
 }

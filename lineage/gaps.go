@@ -3,6 +3,7 @@ package lineage
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -60,6 +61,9 @@ func Rules() []Rule {
 		{"location-unknown", Blocks, "the pipeline does not say where an input or output of the step is", "give the workflow an artifact repository, or the artifact a bucket"},
 		{"location-reused", Risks, "a location held different bytes at different times, and what used it does not say which", "write each result to a place of its own, or have the bucket keep versions"},
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
+		{"image-by-tag", Weakens, "the step asked for its image by a tag, which may be moved; the digest that ran is recorded, and what asks for the tag again may get another", "name images by digest in the pipeline"},
+		{"reused-moved-tag", Risks, "the engine took what an earlier step had left instead of running this one, and the tag of the image that made it pointed elsewhere by then", "run it again without the engine's cache; name images by digest, so that the cache tells them apart"},
+		{"seed-not-recorded", Weakens, "the step made a named model, and neither its parameters, its environment nor its command mention a seed", "set the seed of whatever draws at random, and pass it as a parameter, so that a second run can give the same bytes"},
 		{"steps-elsewhere", Blocks, "the pipeline keeps the steps of a run in a database of its own, and only the run is recorded", "keep the status in the object (Argo: no nodeStatusOffLoad)"},
 		{"watcher-blind", Risks, "nobody could look at the source while the step ran, so that what came and went meanwhile was not seen", "`retrace coverage` says when and why; keep runs, pods and their logs until a watcher has seen them"},
 		{"parent-not-recorded", Weakens, "the run that the step was a part of is not recorded", "record it, or watch where it runs"},
@@ -134,6 +138,11 @@ func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
 	}
 	for i, r := range a.Resources {
 		if err := c.resource(r, i == 0); err != nil {
+			return nil, err
+		}
+	}
+	if strings.HasPrefix(ref.Name, schema.NameModel+":") {
+		if err := c.seed(ref.Start); err != nil {
 			return nil, err
 		}
 	}
@@ -235,6 +244,9 @@ func (c *gapCollector) step(s StepInfo) error {
 	if len(s.Step.Argv) == 0 {
 		c.add("not-rerunnable", "", name, s.Entry, "")
 	}
+	if err := c.images(s); err != nil {
+		return err
+	}
 	if s.Step.Parent == "" {
 		return nil
 	}
@@ -243,6 +255,89 @@ func (c *gapCollector) step(s StepInfo) error {
 		c.add("parent-not-recorded", "", name, s.Entry, s.Step.Parent)
 	}
 	return err
+}
+
+// images looks at how the step asked for its image and, where the engine took the
+// results of an earlier step instead, for the image of that one.
+func (c *gapCollector) images(s StepInfo) error {
+	for _, u := range s.Step.Uses {
+		switch {
+		case u.Role == schema.RoleImage && byTag(u):
+			c.add("image-by-tag", u.Key, u.Name, s.Entry, "")
+		case u.Role == schema.RoleReused:
+			if err := c.reused(s, u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// byTag says whether a digest was found for an image that was asked for as
+// REPOSITORY[:TAG]. Other names that builders give an image say nothing of it.
+func byTag(u schema.Use) bool {
+	return u.Key.Digested() && strings.ContainsAny(u.Name, "/:") && !strings.Contains(u.Name, "@")
+}
+
+// reused compares the image that made what s took with what its tag pointed at
+// when s took it, as far as the tag was watched.
+func (c *gapCollector) reused(s StepInfo, u schema.Use) error {
+	at := s.Step.Started
+	if at.IsZero() {
+		at = s.Step.Finished
+	}
+	made, err := c.v.Producers(c.ctx, schema.Start{Key: u.Key, Run: u.Producer})
+	if err != nil || at.IsZero() {
+		return err
+	}
+	for _, maker := range made {
+		for _, image := range maker.Step.Uses {
+			if maker.Entry == s.Entry || image.Role != schema.RoleImage || !byTag(image) {
+				continue
+			}
+			history, err := c.v.History(schema.NameImage + ":" + image.Name)
+			if err != nil {
+				return err
+			}
+			history = vouched(history)
+			i := slices.IndexFunc(history, func(p Pointed) bool { return p.At.After(at) })
+			if i < 0 {
+				i = len(history)
+			}
+			if i == 0 {
+				continue // not watched by then
+			}
+			if then := history[i-1]; then.Key != image.Key || then.Deleted {
+				c.add("reused-moved-tag", image.Key, image.Name, s.Entry, fmt.Sprintf("made by entry %d; by then the tag pointed at %s (entry %d)", maker.Entry, then.Key.Short(), then.Entry))
+			}
+		}
+	}
+	return nil
+}
+
+// seed looks for one in what the steps that made a model were given.
+func (c *gapCollector) seed(model schema.Start) error {
+	made, err := c.v.Producers(c.ctx, model)
+	if err != nil {
+		return err
+	}
+	for _, s := range made {
+		if !slices.ContainsFunc(given(s.Step), mentionsSeed) {
+			c.add("seed-not-recorded", "", s.Step.Name, s.Entry, "")
+		}
+	}
+	return nil
+}
+
+// given is all that a step was told: names of parameters and variables, and its
+// command.
+func given(s *schema.Step) []string {
+	return slices.Concat(slices.Collect(maps.Keys(s.Parameters)), slices.Collect(maps.Keys(s.Environment)), s.Argv)
+}
+
+func mentionsSeed(text string) bool {
+	text = strings.ToLower(text)
+	return strings.Contains(text, "seed") || strings.Contains(text, "random_state") || strings.Contains(text, "randomstate")
 }
 
 // blind finds the steps that ran while nobody could look at the source that they

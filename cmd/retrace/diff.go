@@ -52,7 +52,8 @@ func (a *app) diffCmd() *cobra.Command {
 		Long: `Say why two models (or other resources) differ. The steps that made them are
 paired, what is equal is left out, and what differs is shown: causes first,
 then what merely follows from them. With --files, what differs inside of causes
-is listed too: files of folders and commits, layers and labels of images. Commits
+is listed too: files of folders and commits, layers, labels and (from SBOMs that
+were recorded) packages of images. Commits
 are read from the content store or their repositories.`,
 		Example: "  retrace diff forecast@1 forecast@3\n  retrace diff forecast@1 forecast@3 --files",
 		Args:    cobra.ExactArgs(2),
