@@ -152,6 +152,9 @@ type Response struct {
 	Data   []byte // JSON; nil where nothing was executed
 	Errors []*gqlerrors.QueryError
 	Size   int64 // that the answer speaks for
+	// Checkpoint is the newest signed note of the log, which covers Size; nil where
+	// there is none.
+	Checkpoint []byte
 	// refused is the HTTP status of a request that was not for this caller or
 	// this method; 0 for any other.
 	refused int
@@ -205,7 +208,7 @@ func (a *API) exec(ctx context.Context, req Request, readOnly bool) (resp *Respo
 	}
 	who := &asker{size: a.graph.Size(), readOnly: readOnly}
 	who.rights, _ = ctx.Value(rightsKey{}).(Rights)
-	resp = &Response{Size: who.size}
+	resp = &Response{Size: who.size, Checkpoint: a.log.Checkpoint()}
 	// The library recovers from panics of resolvers, but not from its own while
 	// it reads the values in a query.
 	defer func() {

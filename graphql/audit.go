@@ -46,11 +46,14 @@ func (v *verdict) Entries(ctx context.Context) ([]*entry, error) {
 	return out, v.in.spend(ctx, len(out))
 }
 
-func (q *query) Audit(ctx context.Context, args struct{ Images []string }) ([]*verdict, error) {
+func (q *query) Audit(ctx context.Context, args struct {
+	Images []string
+	asOf
+}) ([]*verdict, error) {
 	if len(args.Images) > maxImages {
 		return nil, &Error{Code: CodeLimit, Field: "images", Message: fmt.Sprintf("%d images are more than the limit of %d", len(args.Images), maxImages)}
 	}
-	in, err := q.view(ctx, nil, nil)
+	in, err := q.view(ctx, args.At, args.AsOfSize)
 	if err != nil {
 		return nil, err
 	}

@@ -200,6 +200,14 @@ func (resp *Response) encode() ([]byte, error) {
 	}
 	b.WriteString(`"extensions":{"size":`)
 	b.WriteString(strconv.FormatInt(resp.Size, 10))
+	if resp.Checkpoint != nil {
+		note, err := json.Marshal(string(resp.Checkpoint))
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(`,"checkpoint":`)
+		b.Write(note)
+	}
 	b.WriteString("}}\n")
 	return b.Bytes(), nil
 }

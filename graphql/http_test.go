@@ -34,7 +34,7 @@ func TestHTTP(t *testing.T) {
 		status                   int
 		media, contains          string
 	}{
-		{name: "query", body: good, status: 200, media: responseType, contains: `{"data":{"checkpoint":{"size":1}},"extensions":{"size":1}}`},
+		{name: "query", body: good, status: 200, media: responseType, contains: `{"data":{"checkpoint":{"size":1}},"extensions":{"size":1,"checkpoint":"retrace.example/test\n1\n`},
 		{name: "legacy client", body: good, headers: []string{"Accept: application/json"}, status: 200, media: jsonType},
 		{name: "both types", body: good, headers: []string{"Accept: application/graphql-response+json, application/json;q=0.9"}, status: 200, media: responseType},
 		{name: "prefers legacy", body: good, headers: []string{"Accept: application/graphql-response+json;q=0.5, application/json"}, status: 200, media: jsonType},

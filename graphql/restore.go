@@ -69,16 +69,19 @@ type Restoration struct {
 
 var errNoRestores = &Error{Code: CodeUnavailable, Message: "this server does not restore"}
 
-func (q *query) RestorePlan(ctx context.Context, args refArgs) (*restorePlan, error) {
-	in, ref, plan, err := q.plan(ctx, args.Ref)
+func (q *query) RestorePlan(ctx context.Context, args struct {
+	refArgs
+	asOf
+}) (*restorePlan, error) {
+	in, ref, plan, err := q.plan(ctx, args.Ref, args.asOf)
 	if err != nil {
 		return nil, err
 	}
 	return &restorePlan{in, ref, plan}, nil
 }
 
-func (a *API) plan(ctx context.Context, text string) (*answer, lineage.Ref, *Plan, error) {
-	in, ref, err := a.find(ctx, text, asOf{})
+func (a *API) plan(ctx context.Context, text string, of asOf) (*answer, lineage.Ref, *Plan, error) {
+	in, ref, err := a.find(ctx, text, of)
 	if err != nil {
 		return nil, ref, nil, err
 	}
@@ -110,7 +113,7 @@ func (m *mutation) Restore(ctx context.Context, args struct {
 	if err := allow(ctx, func(r Rights) bool { return r.Restore }); err != nil {
 		return nil, err
 	}
-	in, _, plan, err := m.plan(ctx, args.Ref)
+	in, _, plan, err := m.plan(ctx, args.Ref, asOf{})
 	if err != nil {
 		return nil, err
 	}

@@ -268,5 +268,6 @@ func (v *View) read(fn func(*badger.Txn) error) error {
 		return err
 	}
 	defer v.g.turn.leave()
+	v.g.reads.Add(1)
 	return v.g.db.View(fn)
 }

@@ -63,7 +63,7 @@ func Rules() []Rule {
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
 		{"image-by-tag", Weakens, "the step asked for its image by a tag, which may be moved; the digest that ran is recorded, and what asks for the tag again may get another", "name images by digest in the pipeline"},
 		{"reused-moved-tag", Risks, "the engine took what an earlier step had left instead of running this one, and the tag of the image that made it pointed elsewhere by then", "run it again without the engine's cache; name images by digest, so that the cache tells them apart"},
-		{"seed-not-recorded", Weakens, "the step made a named model, and neither its parameters, its environment nor its command mention a seed", "set the seed of whatever draws at random, and pass it as a parameter, so that a second run can give the same bytes"},
+		{"seed-not-recorded", Weakens, "the step made a named model and reported metrics of it, as training does, and neither its parameters, its environment nor its command mention a seed", "set the seed of whatever draws at random, and pass it as a parameter, so that a second run can give the same bytes"},
 		{"steps-elsewhere", Blocks, "the pipeline keeps the steps of a run in a database of its own, and only the run is recorded", "keep the status in the object (Argo: no nodeStatusOffLoad)"},
 		{"watcher-blind", Risks, "nobody could look at the source while the step ran, so that what came and went meanwhile was not seen", "`retrace coverage` says when and why; keep runs, pods and their logs until a watcher has seen them"},
 		{"parent-not-recorded", Weakens, "the run that the step was a part of is not recorded", "record it, or watch where it runs"},
@@ -315,14 +315,15 @@ func (c *gapCollector) reused(s StepInfo, u schema.Use) error {
 	return nil
 }
 
-// seed looks for one in what the steps that made a model were given.
+// seed looks for one in what the steps that made a model were given. Metrics tell
+// training from packing and copying, which draw nothing.
 func (c *gapCollector) seed(model schema.Start) error {
 	made, err := c.v.Producers(c.ctx, model)
 	if err != nil {
 		return err
 	}
 	for _, s := range made {
-		if !slices.ContainsFunc(given(s.Step), mentionsSeed) {
+		if len(s.Step.Metrics) > 0 && !slices.ContainsFunc(given(s.Step), mentionsSeed) {
 			c.add("seed-not-recorded", "", s.Step.Name, s.Entry, "")
 		}
 	}

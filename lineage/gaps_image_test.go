@@ -61,16 +61,18 @@ func TestGapImages(t *testing.T) {
 // TestGapSeed asks of the steps that made named models alone.
 func TestGapSeed(t *testing.T) {
 	log := lineagetest.New(t)
-	train := func(id string, argv []string, parameters map[string]string) {
-		r := lineagetest.Run{ID: id, Argv: argv, Parameters: parameters, Makes: []schema.Descriptor{file(id)}}
+	train := func(id string, argv []string, parameters map[string]string, metrics map[string]any) {
+		r := lineagetest.Run{ID: id, Argv: argv, Parameters: parameters, Metrics: metrics, Makes: []schema.Descriptor{file(id)}}
 		log.Add(r.Statement(t))
 		log.Add(lineagetest.Model(t, id, "1", id, file(id)))
 	}
-	train("without", []string{"train"}, nil)
-	train("by-parameter", []string{"train"}, map[string]string{"random_state": "7"})
-	train("by-flag", []string{"train", "--seed=7"}, nil)
+	mae := map[string]any{"mae": 1.5}
+	train("without", []string{"train"}, nil, mae)
+	train("packed", []string{"tar"}, nil, nil)
+	train("by-parameter", []string{"train"}, map[string]string{"random_state": "7"}, mae)
+	train("by-flag", []string{"train", "--seed=7"}, nil, mae)
 	v := log.View(t)
-	for ref, want := range map[string]bool{"without": true, "by-parameter": false, "by-flag": false, "run:without": false} {
+	for ref, want := range map[string]bool{"without": true, "packed": false, "by-parameter": false, "by-flag": false, "run:without": false} {
 		gaps, err := v.Gaps(t.Context(), resolve(t, v, ref), nil)
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -43,6 +44,7 @@ type Graph struct {
 	followMu sync.Mutex // held by the one who follows
 	known    known      // to them
 	turn     turn       // of those who read
+	reads    atomic.Int64
 
 	mu       sync.RWMutex
 	state    state
@@ -53,6 +55,10 @@ type Graph struct {
 	cache    *cache
 	holes    holes
 }
+
+// Reads is how often views asked the store since g was opened. What they find in
+// memory is not counted.
+func (g *Graph) Reads() int64 { return g.reads.Load() }
 
 // state is how far the log was followed.
 type state struct {

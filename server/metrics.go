@@ -51,7 +51,9 @@ func newMetrics(s *Server) *metrics {
 		func() float64 { return float64(s.ledger.Size()) })
 	followed := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "retrace_lineage_entries", Help: "Entries that the graph has followed."},
 		func() float64 { return float64(s.graph.Size()) })
-	m.registry.MustRegister(m.append, m.batch, m.queries, m.failed, m.rejected, m.requests, entries, followed,
+	reads := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "retrace_lineage_reads_total", Help: "Reads of the graph's store that answers needed."},
+		func() float64 { return float64(s.graph.Reads()) })
+	m.registry.MustRegister(m.append, m.batch, m.queries, m.failed, m.rejected, m.requests, entries, followed, reads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.opt.Sources != nil {
 		m.registry.MustRegister(newSourceMetrics(s.opt.Sources))
