@@ -144,3 +144,12 @@ func parseCheckpoint(note []byte) (*checkpoint, error) {
 	}
 	return &checkpoint{Origin: c.Origin, Size: Long(c.N), Root: base64.StdEncoding.EncodeToString(c.Hash[:]), Note: string(note)}, nil
 }
+
+// RetractedBy is null where nobody withdrew the entry who may.
+func (e *entry) RetractedBy(ctx context.Context) (*entry, error) {
+	r, gone, err := e.in.Retraction(e.info.Index)
+	if err != nil || !gone {
+		return nil, err
+	}
+	return e.in.entry(ctx, r.By)
+}

@@ -178,3 +178,15 @@ func (g *gap) Entry(ctx context.Context) (*entry, error) {
 	}
 	return g.in.entry(ctx, g.g.Entry)
 }
+
+func (r *resource) Attestations(ctx context.Context) (*[]*entry, error) {
+	said, err := r.in.View.Attestations(r.r.Key)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*entry, len(said))
+	for i, e := range said {
+		out[i] = r.in.entryOf(ctx, e)
+	}
+	return &out, r.in.spend(ctx, len(out))
+}

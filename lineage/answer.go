@@ -23,6 +23,8 @@ type Lineage struct {
 	Time      time.Time // at which names were read; zero for the newest
 	Bodiless  int       // entries below Size without a body, erased or withheld: what they state is not in the answer
 	Holes     map[schema.Key][]Hole
+	Retracted []Retraction // of Entries, and of the one that names what was asked for
+	Vouched   []EntryInfo  // attestations of the root, if they were asked for
 }
 
 // StepInfo is a step with the entry that states it.
@@ -36,8 +38,9 @@ type StepInfo struct {
 // to DefaultEdges.
 type LineageOptions struct {
 	Direction schema.Direction
-	Depth     int // 0 for no bound
-	Edges     int // DefaultEdges if 0
+	Depth     int  // 0 for no bound
+	Edges     int  // DefaultEdges if 0
+	Vouched   bool // also who vouches for the root
 	// Without are entries whose statements are left out of the answer, as if their
 	// bodies were not here.
 	Without []int64
@@ -132,7 +135,23 @@ func (v *View) Lineage(ctx context.Context, ref Ref, opt LineageOptions) (*Linea
 		return nil, err
 	}
 	a.Entries = slices.Sorted(maps.Keys(entries))
-	return a, nil
+	return a, v.judged(a, opt.Vouched)
+}
+
+// judged notes what was withdrawn of what an answer rests on, and who vouches for
+// what was asked about if that was asked for.
+func (v *View) judged(a *Lineage, vouched bool) (err error) {
+	rests := a.Entries
+	if named := a.Ref.Entry; named >= 0 && !slices.Contains(rests, named) {
+		rests = append(slices.Clone(rests), named)
+	}
+	if a.Retracted, err = v.retracted(rests...); err != nil {
+		return err
+	}
+	if vouched && a.Ref.Start.Key != "" {
+		a.Vouched, err = v.Attestations(a.Ref.Start.Key)
+	}
+	return err
 }
 
 // without is a graph that some entries state nothing in.

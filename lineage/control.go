@@ -53,6 +53,8 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 		return w.recheck(ctx, log, d.Index, pub)
 	case d.facts.PredicateType == schema.ErasureV1 && slices.Contains(d.signers, w.state.Observer):
 		return w.erasure(d)
+	case d.facts.PredicateType == schema.RetractionV1:
+		return w.retraction(d)
 	}
 	return nil
 }

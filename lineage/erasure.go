@@ -197,6 +197,7 @@ func (g *Graph) replace(fresh string) (err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.db, g.state, g.trust, g.keys, g.holes, g.cache, g.known = n.db, n.state, n.trust, n.keys, n.holes, n.cache, n.known
+	g.retractions = n.retractions
 	close(g.changed)
 	g.changed = make(chan struct{})
 	return nil

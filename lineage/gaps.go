@@ -58,6 +58,7 @@ func Rules() []Rule {
 		{"secret-withheld", Blocks, "the step was given a secret whose value is withheld", "reproduce it by hand with the secret in the environment"},
 		{"not-rerunnable", Blocks, "the statement does not say which command to run", "record the step with `retrace run`"},
 		{"erased", Risks, "an entry that mentioned it was erased, so what that one stated is in no answer", "nothing brings it back; the erasure says why and who asked for it, and what may be said can be recorded in other words"},
+		{"retracted", Risks, "an entry that it rests on was withdrawn", "look at the reason; record what is right, and make what rests on it anew"},
 		{"location-unknown", Blocks, "the pipeline does not say where an input or output of the step is", "give the workflow an artifact repository, or the artifact a bucket"},
 		{"location-reused", Risks, "a location held different bytes at different times, and what used it does not say which", "write each result to a place of its own, or have the bucket keep versions"},
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
@@ -151,6 +152,13 @@ func (v *View) Gaps(ctx context.Context, ref Ref, held Held) ([]Gap, error) {
 	}
 	for _, e := range a.Edges {
 		c.edge(e)
+	}
+	for _, r := range a.Retracted {
+		of, err := v.Entry(r.Entry)
+		if err != nil {
+			return nil, err
+		}
+		c.add("retracted", "", of.Summary, r.Entry, fmt.Sprintf("entry %d: %s", r.By, r.Reason))
 	}
 	for _, s := range a.Steps {
 		if err := c.step(s); err != nil {

@@ -46,14 +46,15 @@ type Graph struct {
 	turn     turn       // of those who read
 	reads    atomic.Int64
 
-	mu       sync.RWMutex
-	state    state
-	observer string // key ID that genesis names
-	trust    []trustEntry
-	keys     []schema.PublicKey // of genesis and of every trust entry, in order
-	changed  chan struct{}      // closed and replaced when state moves
-	cache    *cache
-	holes    holes
+	mu          sync.RWMutex
+	state       state
+	observer    string // key ID that genesis names
+	trust       []trustEntry
+	keys        []schema.PublicKey // of genesis and of every trust entry, in order
+	changed     chan struct{}      // closed and replaced when state moves
+	cache       *cache
+	holes       holes
+	retractions []retraction // in the ledger's order
 }
 
 // Reads is how often views asked the store since g was opened. What they find in
@@ -72,7 +73,7 @@ type state struct {
 
 // indexVersion is the version of the keys above. An index of another version
 // is deleted and built again.
-const indexVersion = 6
+const indexVersion = 7
 
 type trustEntry struct {
 	Index int64
@@ -149,6 +150,10 @@ func (g *Graph) load() error {
 			return fmt.Errorf("lineage index %s has version %d; this program writes %d", g.dir, g.state.Version, indexVersion)
 		}
 		if err := g.holes.load(txn); err != nil {
+			return err
+		}
+		var err error
+		if g.retractions, err = loadRetractions(txn); err != nil {
 			return err
 		}
 		return scan(txn, key(tagTrust), func(k, v []byte) error {

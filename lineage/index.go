@@ -37,20 +37,21 @@ type meta struct {
 // in what it knows already and in the index as it was before: iterating over a
 // transaction with many pending writes would sort them each time.
 type indexer struct {
-	g         *Graph
-	txn       *badger.Txn
-	before    *badger.Txn
-	previous  *indexer // what it wrote is not in before; nil if there is none
-	state     state
-	nodes     map[schema.Key]*node // used by this indexer
-	located   map[string]located   // what is at a URI
-	paged     []*node              // whose pages were added to
-	touched   []schema.Key
-	rechecked []int64
-	trust     []trustEntry
-	erasures  []erasure
-	bodiless  []int64
-	written   chan error // once it is being committed
+	g           *Graph
+	txn         *badger.Txn
+	before      *badger.Txn
+	previous    *indexer // what it wrote is not in before; nil if there is none
+	state       state
+	nodes       map[schema.Key]*node // used by this indexer
+	located     map[string]located   // what is at a URI
+	paged       []*node              // whose pages were added to
+	touched     []schema.Key
+	rechecked   []int64
+	trust       []trustEntry
+	erasures    []erasure
+	bodiless    []int64
+	retractions []retraction
+	written     chan error // once it is being committed
 }
 
 // newIndexer returns who indexes what comes after what previous has, which may

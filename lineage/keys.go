@@ -28,26 +28,28 @@ import (
 //	T ENTRY                  trust
 //	e ENTRY                  erasure
 //	g ENTRY                  the entry has no body
+//	w ENTRY                  retraction
 const (
-	tagState    = '!'
-	tagKey      = 'k'
-	tagMention  = 'a'
-	tagPage     = 'n'
-	tagUp       = 'r'
-	tagDown     = 'd'
-	tagPointer  = 't'
-	tagStep     = 's'
-	tagEntry    = 'x'
-	tagVerified = 'y'
-	tagUnknown  = 'q'
-	tagRun      = 'R'
-	tagName     = 'N'
-	tagModel    = 'M'
-	tagURI      = 'U'
-	tagType     = 'P'
-	tagTrust    = 'T'
-	tagErasure  = 'e'
-	tagBodiless = 'g'
+	tagState      = '!'
+	tagKey        = 'k'
+	tagMention    = 'a'
+	tagPage       = 'n'
+	tagUp         = 'r'
+	tagDown       = 'd'
+	tagPointer    = 't'
+	tagStep       = 's'
+	tagEntry      = 'x'
+	tagVerified   = 'y'
+	tagUnknown    = 'q'
+	tagRun        = 'R'
+	tagName       = 'N'
+	tagModel      = 'M'
+	tagURI        = 'U'
+	tagType       = 'P'
+	tagTrust      = 'T'
+	tagErasure    = 'e'
+	tagBodiless   = 'g'
+	tagRetraction = 'w'
 )
 
 // key builds an index key from a tag and parts: integers as eight bytes,

@@ -353,6 +353,12 @@ func (t *tree) foot() {
 	if len(hidden) > 0 && !t.opt.All && !t.down {
 		t.line("", t.seg(dim, "not shown: "+count(len(hidden), "tool")+" that the steps ran"))
 	}
+	for _, e := range t.l.Vouched {
+		t.line("", t.seg(bold, "vouched for: "), t.flex(plain, e.Summary), t.seg(dim, fmt.Sprintf("#%d%s%s", e.Index, t.dot, e.Evidence)))
+	}
+	for _, r := range t.l.Retracted {
+		t.line("", t.seg(yellow, fmt.Sprintf("%s withdrawn: #%d by #%d", t.warn, r.Entry, r.By)), t.flex(plain, r.Reason))
+	}
 	if t.l.Truncated {
 		t.line("", t.seg(yellow, "there is more: the answer was cut off at its limit"))
 	}

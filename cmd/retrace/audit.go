@@ -139,7 +139,15 @@ func (r *imageRecords) Image(ctx context.Context, digest schema.Key) (audit.Reco
 		case schema.VSAv1, schema.AttestationV1, schema.RestoreV1, schema.ReproductionV1:
 			continue // opinions about the image do not record it
 		}
-		record.Entries = append(record.Entries, audit.Entry{Index: e.Index, Evidence: e.Evidence})
+		withdrawn, gone, err := r.v.Retraction(e.Index)
+		if err != nil {
+			return record, err
+		}
+		entry := audit.Entry{Index: e.Index, Evidence: e.Evidence}
+		if gone {
+			entry.Withdrawn = fmt.Sprintf("entry %d: %s", withdrawn.By, withdrawn.Reason)
+		}
+		record.Entries = append(record.Entries, entry)
 	}
 	if len(record.Entries) == 0 {
 		return record, nil

@@ -24,7 +24,7 @@ func (a *app) keysCmd() *cobra.Command {
 		Use:     "keys",
 		Short:   "List the keys of the ledger and those it trusts",
 		Long:    "List the keys of the ledger and those it trusts. Every change of trust is an entry:\nanswers as of an earlier size are graded by what was trusted then.",
-		Example: "  retrace keys\n  retrace keys trust builder.pub --name ci --type https://slsa.dev/provenance/v1\n  retrace keys revoke builder.pub --since '2h ago' --reason 'laptop stolen'\n  retrace keys rotate log",
+		Example: "  retrace keys\n  retrace keys create ada.key\n  retrace keys trust builder.pub --name ci --type https://slsa.dev/provenance/v1\n  retrace keys revoke builder.pub --since '2h ago' --reason 'laptop stolen'\n  retrace keys rotate log",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -42,8 +42,37 @@ func (a *app) keysCmd() *cobra.Command {
 			return a.listKeys(cmd, b, v)
 		},
 	}
-	cmd.AddCommand(a.trustCmd(), a.revokeCmd(), a.rotateCmd())
+	cmd.AddCommand(a.createKeyCmd(), a.trustCmd(), a.revokeCmd(), a.rotateCmd())
 	return cmd
+}
+
+// createKeyCmd makes a key for a person, who signs what they vouch for.
+func (a *app) createKeyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "create FILE",
+		Short:   "Make a private key of your own (Ed25519, readable by you alone), and FILE.pub beside it",
+		Example: "  retrace keys create ada.key\n  retrace keys trust ada.key.pub --name ada --type " + schema.AttestationV1,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := keys.Generate()
+			if err != nil {
+				return err
+			}
+			public, err := k.PublicPEM()
+			if err != nil {
+				return err
+			}
+			if err := k.Create(args[0]); err != nil {
+				return cannot(err)
+			}
+			if err := os.WriteFile(args[0]+".pub", []byte(public), 0o644); err != nil {
+				return cannot(err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", k.ID())
+			fmt.Fprintf(cmd.ErrOrStderr(), "retrace: keep %s to yourself; %s.pub is for whoever shall trust it\n", args[0], args[0])
+			return nil
+		},
+	}
 }
 
 type trustJSON struct {

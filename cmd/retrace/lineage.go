@@ -63,7 +63,7 @@ func (a *app) lineageCmd() *cobra.Command {
 				return err
 			}
 			defer b.Close()
-			opt := lineage.LineageOptions{Depth: depth, Direction: schema.Upstream}
+			opt := lineage.LineageOptions{Depth: depth, Vouched: true, Direction: schema.Upstream}
 			if down {
 				opt.Direction = schema.Downstream
 			}

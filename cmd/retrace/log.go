@@ -46,6 +46,13 @@ type entryJSON struct {
 	Unreadable    string           `json:"unreadable,omitempty"`
 	Commitment    string           `json:"commitment,omitempty"`
 	Statement     schema.Statement `json:"statement,omitzero"`
+	Retracted     *retractedJSON   `json:"retracted,omitempty"`
+}
+
+// retractedJSON says by which entry another was withdrawn.
+type retractedJSON struct {
+	By     int64  `json:"by"`
+	Reason string `json:"reason"`
 }
 
 func toEntryJSON(e lineage.EntryInfo) entryJSON {

@@ -86,7 +86,7 @@ func newRoot() *cobra.Command {
 		a.initCmd(), a.runCmd(), a.watchCmd(), a.snapshotCmd(), a.recordCmd(),
 		a.modelsCmd(), a.logCmd(), a.showCmd(), a.namesCmd(), a.historyCmd(),
 		a.lineageCmd(), a.diffCmd(), a.gapsCmd(), a.impactCmd(), a.exportCmd(),
-		a.proveCmd(), a.verifyCmd(), a.auditCmd(),
+		a.proveCmd(), a.verifyCmd(), a.auditCmd(), a.attestCmd(), a.retractCmd(),
 		a.restoreCmd(), a.reproduceCmd(),
 		a.backupCmd(), a.importCmd(), a.mirrorCmd(), a.recoverCmd(),
 		a.serveCmd(), a.configCmd(), a.sourcesCmd(), a.coverageCmd(), a.eraseCmd(), a.keysCmd(), a.tokensCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), demoStepCmd(), a.versionCmd(),

@@ -19,6 +19,7 @@ type modelJSON struct {
 	RecordedAt time.Time       `json:"recordedAt"`
 	Entry      int64           `json:"entry"`
 	Evidence   schema.Evidence `json:"evidence"`
+	Retracted  *retractedJSON  `json:"retracted,omitempty"` // the naming was withdrawn
 }
 
 func (a *app) modelsCmd() *cobra.Command {
@@ -54,7 +55,13 @@ func (a *app) modelsCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				models = append(models, modelJSON{m.Name, m.Version, m.Key, m.Run, m.RecordedAt, m.Entry, m.Evidence})
+				one := modelJSON{m.Name, m.Version, m.Key, m.Run, m.RecordedAt, m.Entry, m.Evidence, nil}
+				if r, gone, err := v.Retraction(m.Entry); err != nil {
+					return err
+				} else if gone {
+					one.Retracted = &retractedJSON{r.By, r.Reason}
+				}
+				models = append(models, one)
 			}
 			return a.printModels(cmd, v.Size(), models)
 		},
@@ -73,7 +80,11 @@ func (a *app) printModels(cmd *cobra.Command, size int64, models []modelJSON) er
 	}
 	t := newTable(cmd.OutOrStdout(), "MODEL", "RECORDED", "DIGEST", "RUN", "ENTRY", "EVIDENCE")
 	for _, m := range models {
-		t.row(m.Name+"@"+m.Version, when(m.RecordedAt), m.Key.Short(), m.Run, strconv.FormatInt(m.Entry, 10), string(m.Evidence))
+		evidence := string(m.Evidence)
+		if m.Retracted != nil {
+			evidence += fmt.Sprintf(", withdrawn by entry %d", m.Retracted.By)
+		}
+		t.row(m.Name+"@"+m.Version, when(m.RecordedAt), m.Key.Short(), m.Run, strconv.FormatInt(m.Entry, 10), evidence)
 	}
 	if err := t.flush(); err != nil {
 		return err

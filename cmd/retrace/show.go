@@ -52,6 +52,11 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 	}
 	out := toEntryJSON(info)
 	out.Commitment = fmt.Sprintf("%x", e.Commitment)
+	if r, gone, err := v.Retraction(index); err != nil {
+		return err
+	} else if gone {
+		out.Retracted = &retractedJSON{r.By, r.Reason}
+	}
 	if e.State == schema.Present {
 		if out.Statement, err = e.Envelope.Statement(); err != nil {
 			return err
@@ -71,6 +76,11 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 		t.row("signed by", strings.Join(out.Signers, ", "))
 	}
 	t.row("commitment", out.Commitment)
+	if r, gone, err := v.Retraction(index); err != nil {
+		return err
+	} else if gone {
+		t.row("withdrawn", fmt.Sprintf("by entry %d: %s", r.By, r.Reason))
+	}
 	if err := t.flush(); err != nil {
 		return err
 	}
@@ -134,6 +144,9 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 	for _, n := range names {
 		t.row("named", fmt.Sprintf("%s since %s (entry %d)", n.NameFact.Name, when(n.At), n.Entry))
 	}
+	if err := showWords(t, v, ref); err != nil {
+		return err
+	}
 	for _, s := range made {
 		showStep(t, "made by", s)
 	}
@@ -157,6 +170,34 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 	}
 	speaksFor(w, v.Size())
 	return nil
+}
+
+// showWords shows what people say of what ref stands for, and whether the entry
+// that names it was withdrawn.
+func showWords(t *table, v *lineage.View, ref lineage.Ref) error {
+	said, err := v.Attestations(ref.Start.Key)
+	if err != nil {
+		return err
+	}
+	for _, e := range said {
+		r, gone, err := v.Retraction(e.Index)
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%s (entry %d, %s, %s)", e.Summary, e.Index, e.Evidence, when(e.RecordedAt))
+		if gone {
+			text += fmt.Sprintf(", withdrawn by entry %d: %s", r.By, r.Reason)
+		}
+		t.row("vouched for", text)
+	}
+	if ref.Entry < 0 {
+		return nil
+	}
+	r, gone, err := v.Retraction(ref.Entry)
+	if gone {
+		t.row("withdrawn", fmt.Sprintf("entry %d by entry %d: %s", r.Entry, r.By, r.Reason))
+	}
+	return err
 }
 
 func showStep(t *table, label string, s lineage.StepInfo) {
