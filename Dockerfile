@@ -27,7 +27,7 @@ COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 WORKDIR /data
 # HOME and TMPDIR: libraries that ask for them find a place that is writable.
-ENV HOME=/data TMPDIR=/data RETRACE_DIR=/data/ledger
+ENV PATH=/usr/local/bin HOME=/data TMPDIR=/data RETRACE_DIR=/data/ledger
 VOLUME /data
 ENTRYPOINT ["/usr/local/bin/retrace"]
 CMD ["help"]

@@ -74,8 +74,8 @@ build() {
 
 # pod COMMAND… runs the image's program, in place of this shell.
 pod() {
-	exec env -i "${environment[@]}" setpriv --no-new-privs \
-		chroot --userspec=65532:65532 --groups=65532 "$root" /usr/local/bin/retrace "$@"
+	exec env -i "${environment[@]}" "$(command -v setpriv)" --no-new-privs \
+		"$(command -v chroot)" --userspec=65532:65532 --groups=65532 "$root" /usr/local/bin/retrace "$@"
 }
 
 # expect PATTERN COMMAND… prints what a command prints, which has the pattern in it.
@@ -133,6 +133,8 @@ inside() {
 	expect '^401$' curl "${ask[@]}"
 	expect '^200$' curl "${ask[@]}" -H "Authorization: Bearer $token"
 	expect '"size":[1-9]' cat "$work/answer"
+	(pod backup --keys - 2>"$work/said" >"$work/backup") || { cat "$work/said"; return 1; }
+	echo "backup: $(tar tf "$work/backup" | tr '\n' ' ')"
 	kill "$server"
 	wait "$server"
 	echo "serve: ended with 0"

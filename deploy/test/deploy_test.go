@@ -319,17 +319,20 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// TestConfigs holds the configuration of the component to the one that it takes
-// the place of.
+// TestConfigs holds the configuration of the laptop to the one that it takes the
+// place of.
 func TestConfigs(t *testing.T) {
-	read := func(name string) string {
-		raw, err := os.ReadFile(filepath.Join("..", name, "retrace.yaml"))
-		if err != nil {
+	settings := func(dir string) string {
+		var config struct{ Data map[string]string }
+		one(t, render(t, dir, argoPart), "ConfigMap", "").decode(t, &config)
+		var all map[string]any
+		if err := yaml.Unmarshal([]byte(config.Data["retrace.yaml"]), &all); err != nil {
 			t.Fatal(err)
 		}
-		return string(raw)
+		return string(mustJSON(t, all))
 	}
-	if got, want := read(argoPart), read("base")+"  - url: argo://cluster\n"; got != want {
-		t.Errorf("%s/retrace.yaml is\n%s\nwant\n%s", argoPart, got, want)
+	got, want := settings("overlays/laptop"), strings.Replace(settings("base"), "kubernetes://cluster", "kubernetes://laptop", 1)
+	if got != want {
+		t.Errorf("retrace.yaml of the laptop says\n%s\nwant\n%s", got, want)
 	}
 }

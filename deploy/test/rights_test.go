@@ -25,19 +25,23 @@ import (
 // The certificate of the API server is its own.
 var insecure = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 
-// account applies what gives the service account its rights, and returns a token
-// of it.
-func account(t *testing.T, components ...string) string {
+// account applies what gives the service account its rights, in one namespace
+// alone if one is named, and returns a token of it.
+func account(t *testing.T, within string, components ...string) string {
 	t.Helper()
 	kubetest.Need(t, server, missing)
 	all := render(t, "base", components...)
 	for _, kind := range []string{"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"} {
-		for i := range all {
-			if o := &all[i]; o.Kind == kind {
-				apply(t, o, "")
-				if strings.HasPrefix(kind, "ClusterRole") {
-					t.Cleanup(func() { server.Do(t, "DELETE", path(t, o), nil) })
-				}
+		for _, o := range all {
+			if o.Kind != kind {
+				continue
+			}
+			if kind == "ClusterRoleBinding" && within != "" {
+				o = narrowed(t, o, within)
+			}
+			apply(t, &o, "")
+			if strings.HasPrefix(kind, "ClusterRole") {
+				t.Cleanup(func() { server.Do(t, "DELETE", path(t, &o), nil) })
 			}
 		}
 	}
@@ -49,6 +53,18 @@ func account(t *testing.T, components ...string) string {
 		t.Fatal(err)
 	}
 	return answer.Status.Token
+}
+
+// narrowed is a ClusterRoleBinding as the RoleBinding of one namespace.
+func narrowed(t *testing.T, o object, namespace string) object {
+	t.Helper()
+	var fields map[string]any
+	o.decode(t, &fields)
+	fields["kind"] = "RoleBinding"
+	fields["metadata"].(map[string]any)["namespace"] = namespace
+	o.raw = mustJSON(t, fields)
+	o.decode(t, &o)
+	return o
 }
 
 // front stands before the API server, shows a token for its callers and notes
@@ -174,17 +190,22 @@ const deployment = `{
 		"spec": {"containers": [{"name": "api", "image": "registry.example.com/api:1"}]}}}
 }`
 
+// world makes a namespace in which there is something of each type.
+func world(t *testing.T, namespace string) {
+	t.Helper()
+	server.Define(t, "argoproj.io", "v1alpha1", "workflows", "Workflow", false)
+	server.Define(t, "snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot", false)
+	server.Do(t, "POST", "/apis/argoproj.io/v1alpha1/namespaces/"+namespace+"/workflows", []byte(run))
+	server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/"+namespace+"/volumesnapshots", []byte(snapshot))
+	server.Do(t, "POST", "/apis/apps/v1/namespaces/"+namespace+"/deployments", []byte(deployment))
+}
+
 // TestRights has each kind of source read the cluster with the rights that it is
 // given, and holds the rights to what it asked for: a right that nobody uses is
 // one too many.
 func TestRights(t *testing.T) {
-	token := account(t, argoPart)
-	server.Define(t, "argoproj.io", "v1alpha1", "workflows", "Workflow", false)
-	server.Define(t, "snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot", false)
-	namespace := server.Namespace(t, "rights")
-	server.Do(t, "POST", "/apis/argoproj.io/v1alpha1/namespaces/"+namespace+"/workflows", []byte(run))
-	server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/"+namespace+"/volumesnapshots", []byte(snapshot))
-	server.Do(t, "POST", "/apis/apps/v1/namespaces/"+namespace+"/deployments", []byte(deployment))
+	token := account(t, "", argoPart)
+	world(t, server.Namespace(t, "rights"))
 	for _, tt := range []struct {
 		kind ingest.Kind
 		role string
@@ -202,12 +223,27 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestOneNamespace binds the same roles in one namespace: it can be read, and no
+// other.
+func TestOneNamespace(t *testing.T) {
+	kubetest.Need(t, server, missing)
+	namespace := server.Namespace(t, "narrow")
+	token := account(t, namespace, argoPart)
+	world(t, namespace)
+	for _, kind := range []ingest.Kind{kubernetes.Kind(), argo.Kind()} {
+		read(t, kind, kind.Name+"://cluster/"+namespace, token)
+	}
+	ask(t, token, "GET", "/api/v1/namespaces/"+namespace+"/pods", nil, http.StatusOK)
+	ask(t, token, "GET", "/api/v1/namespaces/default/pods", nil, http.StatusForbidden)
+	ask(t, token, "GET", "/api/v1/pods", nil, http.StatusForbidden)
+}
+
 // TestNoMoreRights asks the API server for all that the service account may do,
 // and tries what it must not.
 func TestNoMoreRights(t *testing.T) {
 	for _, components := range [][]string{nil, {argoPart}} {
 		t.Run(fmt.Sprint(components), func(t *testing.T) {
-			token := account(t, components...)
+			token := account(t, "", components...)
 			var want []rule
 			for _, o := range render(t, "base", components...) {
 				if o.Kind == "ClusterRole" || o.Kind == "Role" {
