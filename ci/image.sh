@@ -8,7 +8,8 @@
 # Go, a busybox and certificate authorities; modules come from this machine's
 # cache. As root it installs what is missing.
 #
-# Usage: ci/image.sh        5 minutes on two cores, and 3 GB of disk for as long
+# Usage: ci/image.sh        13 minutes on two busy cores, most of it the build
+#                           from nothing; 3 GB of disk for as long
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
