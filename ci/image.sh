@@ -165,4 +165,4 @@ container=$(buildah from cold)
 expect '^65532:65532 \[/usr/local/bin/retrace\]$' buildah inspect --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}}' "$container"
 root=$(buildah mount "$container")
 (cd "$root" && find . -type f -printf '%p %s bytes\n')
-unshare --mount --net --pid --fork --mount-proc "$0" inside "$root" "$work"
+unshare --mount --net --pid --fork --mount-proc "$PWD/ci/image.sh" inside "$root" "$work"
