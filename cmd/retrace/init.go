@@ -17,6 +17,7 @@ import (
 
 func (a *app) initCmd() *cobra.Command {
 	var origin, logKey, observer string
+	var ifMissing bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a ledger in .retrace, or in --dir",
@@ -26,13 +27,23 @@ retrace observes (observer.key). Give log.vkey to whoever shall verify.
 
 Keys that you have can be used instead: --log-key and --observer-key take a key
 of retrace, or a key file of cosign, which is copied as it is and stays encrypted;
-its password comes from COSIGN_PASSWORD or is asked for. A log key is Ed25519.`,
+its password comes from COSIGN_PASSWORD or is asked for. A log key is Ed25519.
+
+Where a ledger is already, nothing is changed and the status is 2; with
+--if-missing it is 0, for what runs at every start, such as a container.`,
 		Example: "  retrace init\n  retrace --dir /srv/ledger init --origin ledger.example.com/ml\n  retrace init --observer-key cosign.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := a.dir
 			if dir == "" {
 				dir = dirName
+			}
+			if held, err := os.ReadFile(filepath.Join(dir, logVKeyFile)); ifMissing && err == nil {
+				if a.output == "json" {
+					return printJSON(cmd.OutOrStdout(), map[string]string{"dir": dir, "vkey": strings.TrimSpace(string(held))})
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s holds a ledger already; nothing is changed\n", dir)
+				return nil
 			}
 			vkey, err := createLedger(dir, origin, logKey, observer)
 			if err != nil {
@@ -46,6 +57,7 @@ its password comes from COSIGN_PASSWORD or is asked for. A log key is Ed25519.`,
 		},
 	}
 	cmd.Flags().StringVar(&origin, "origin", "", "`NAME` of the log, unique in the world (default HOST/RANDOM)")
+	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "do nothing where a ledger is already")
 	cmd.Flags().StringVar(&logKey, "log-key", "", "`FILE` with the private log key, Ed25519 (default: made)")
 	cmd.Flags().StringVar(&observer, "observer-key", "", "`FILE` with the private observer key (default: made)")
 	return cmd
