@@ -33,7 +33,7 @@ func (a *app) attestCmd() *cobra.Command {
 		Long: `Record a word about a resource, signed with your own key: that it is approved for
 production, that it was reviewed. Answers, audits and lineage show it, and how we
 know: attested where the key is trusted for it (` + "`retrace keys trust KEY.pub --type\n" + schema.AttestationV1 + "`" + `), claimed where it is not.`,
-		Example: "  retrace attest forecast@3 --claim 'approved for production' --key ada.key\n  retrace attest image:registry.example/forecast:stable --claim reviewed --comment 'CVE-2026-1 does not apply' --key cosign.key",
+		Example: "  retrace attest forecast@3 --claim 'approved for production' --key ada.key\n  retrace attest image:registry.example/api:stable --claim reviewed --key cosign.key",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {

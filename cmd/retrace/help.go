@@ -16,7 +16,7 @@ var groups = []struct {
 	{"RECORD", []string{"run", "watch", "snapshot", "record"}},
 	{"ASK", []string{"models", "lineage", "diff", "gaps", "impact", "coverage", "show", "log", "names", "history", "export"}},
 	{"PROVE", []string{"prove", "verify", "audit", "attest", "retract", "fsck"}},
-	{"PUT BACK", []string{"restore", "reproduce"}},
+	{"PUT BACK", []string{"restore", "revert", "reproduce"}},
 	{"COPY", []string{"backup", "import", "mirror", "recover"}},
 	{"KEEP", []string{"init", "serve", "config", "sources", "keys", "tokens", "erase", "demo", "bench", "version", "completion"}},
 }

@@ -87,7 +87,7 @@ func newRoot() *cobra.Command {
 		a.modelsCmd(), a.logCmd(), a.showCmd(), a.namesCmd(), a.historyCmd(),
 		a.lineageCmd(), a.diffCmd(), a.gapsCmd(), a.impactCmd(), a.exportCmd(),
 		a.proveCmd(), a.verifyCmd(), a.auditCmd(), a.attestCmd(), a.retractCmd(),
-		a.restoreCmd(), a.reproduceCmd(),
+		a.restoreCmd(), a.revertCmd(), a.reproduceCmd(),
 		a.backupCmd(), a.importCmd(), a.mirrorCmd(), a.recoverCmd(),
 		a.serveCmd(), a.configCmd(), a.sourcesCmd(), a.coverageCmd(), a.eraseCmd(), a.keysCmd(), a.tokensCmd(), a.fsckCmd(), a.benchCmd(), a.demoCmd(), demoStepCmd(), a.versionCmd(),
 	)

@@ -29,6 +29,24 @@ func (f *fetcher) Fetch(ctx context.Context, r schema.Resource, dir string) erro
 	return nil
 }
 
+// Has says whether the object r, or something below the prefix that it is, is still
+// there. Nothing is read of it.
+func (f *fetcher) Has(ctx context.Context, r schema.Resource) (bool, error) {
+	b, key, version, when, err := f.locate(r.URI)
+	if err != nil {
+		return false, err
+	}
+	if r.Key.Algorithm() == schema.SHA256 {
+		_, err := b.stat(ctx, key, version)
+		if missing(err) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	objects, err := b.below(ctx, key+"/", when)
+	return len(objects) > 0, err
+}
+
 func (f *fetcher) fetch(ctx context.Context, r schema.Resource, dir string) error {
 	b, key, version, when, err := f.locate(r.URI)
 	if err != nil {
