@@ -68,8 +68,7 @@ func (c *Clone) Needs(ctx context.Context, r *Reversal) ([]Need, error) {
 
 // read looks into one file. What Kustomize sets holds for files elsewhere too.
 func (c *Clone) read(t *object.Tree, name string, n *needReader, within bool) error {
-	base := path.Base(name)
-	if ext := path.Ext(base); ext != ".yaml" && ext != ".yml" && ext != ".json" {
+	if !isManifest(name) {
 		return nil
 	}
 	f, err := t.File(name)
@@ -85,6 +84,21 @@ func (c *Clone) read(t *object.Tree, name string, n *needReader, within bool) er
 	}
 	n.file([]byte(text), name, within)
 	return nil
+}
+
+func isManifest(name string) bool {
+	ext := path.Ext(name)
+	return ext == ".yaml" || ext == ".yml" || ext == ".json"
+}
+
+// NeedsOf are what manifests name, by their paths: images, as Kustomize would set
+// them, and models.
+func NeedsOf(manifests map[string][]byte) []Need {
+	n := &needReader{renamed: map[string]string{}, seen: map[Need]bool{}}
+	for _, name := range slices.Sorted(maps.Keys(manifests)) {
+		n.file(manifests[name], name, true)
+	}
+	return n.result()
 }
 
 type needReader struct {

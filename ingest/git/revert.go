@@ -286,3 +286,42 @@ func Committer() (name, email string) {
 	}
 	return c.User.Name, c.User.Email
 }
+
+// OnBranch says whether a branch leads to commit.
+func (c *Clone) OnBranch(commit, branch string) (bool, error) {
+	head, err := c.Branch(branch)
+	if err != nil {
+		return false, err
+	}
+	tip, err := c.repo.CommitObject(plumbing.NewHash(head))
+	if err != nil {
+		return false, err
+	}
+	one, err := c.repo.CommitObject(plumbing.NewHash(commit))
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return false, nil // on no branch or tag at all
+	}
+	if err != nil {
+		return false, err
+	}
+	return one.IsAncestor(tip)
+}
+
+// Manifests are the files of YAML and JSON in a commit's tree, by path; those larger
+// than 1 MiB are left out.
+func (c *Clone) Manifests(commit string) (map[string][]byte, error) {
+	t, err := c.tree(commit)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	err = t.Files().ForEach(func(f *object.File) error {
+		if !isManifest(f.Name) || f.Size > maxPinFile {
+			return nil
+		}
+		text, err := f.Contents()
+		out[f.Name] = []byte(text)
+		return err
+	})
+	return out, err
+}

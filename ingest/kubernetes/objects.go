@@ -58,6 +58,7 @@ type workload struct {
 	rev     *schema.AppliedRevision
 	changed *schema.Change
 	uid     string
+	object  jsontext.Value
 }
 
 func id(namespace, kind, name string) string { return namespace + "/" + kind + "/" + name }
@@ -99,7 +100,7 @@ func newWorkload(o kube.Object) (*workload, error) {
 	if err := json.Unmarshal(o.Raw, &t); err != nil {
 		return nil, &schema.FieldError{Reason: fmt.Sprintf("is not a %s: %v", o.Type.Kind, err)}
 	}
-	w := &workload{id: id(o.Meta.Namespace, o.Type.Kind, o.Meta.Name), kind: o.Type.Kind, uid: o.Meta.UID, asked: map[string]string{}, ran: map[schema.RunningContainer]bool{}}
+	w := &workload{id: id(o.Meta.Namespace, o.Type.Kind, o.Meta.Name), kind: o.Type.Kind, uid: o.Meta.UID, object: o.Raw, asked: map[string]string{}, ran: map[schema.RunningContainer]bool{}}
 	for _, spec := range []podSpec{t.Spec.Template.Spec, t.Spec.JobTemplate.Spec.Template.Spec} {
 		for _, c := range spec.Containers {
 			if c.Name != "" && c.Image != "" {

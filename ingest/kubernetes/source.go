@@ -225,15 +225,13 @@ func (w *workload) digest() string {
 // state makes the statement about a workload, nil for one that is gone, and
 // notes it in the cursor.
 func (s *source) state(at *position, id string, w *workload) (schema.Statement, error) {
-	p := schema.Deployment{Workload: s.cluster + "/" + id, Previous: at.Known[id].Statement, Deleted: w == nil}
+	p := schema.Deployment{Workload: s.cluster + "/" + id, Deleted: true}
 	var images []schema.Descriptor
 	if w != nil {
-		p.UID, p.Containers, p.Revision, p.Changed = w.uid, w.containers(), w.rev, w.changed
-		for _, uri := range w.models {
-			p.Models = append(p.Models, schema.Descriptor{Name: uri[strings.LastIndexByte(uri, '/')+1:], URI: uri})
-		}
+		p = w.deployment(s.cluster, id)
 		images = imagesOf(p.Containers)
 	}
+	p.Previous = at.Known[id].Statement
 	raw, err := schema.Canonical(p)
 	if err != nil {
 		return schema.Statement{}, err
