@@ -29,6 +29,7 @@ type ancestors struct {
 	Answer  float64           `json:"answer"`  // edges of one answer, on average
 	Bytes   float64           `json:"bytes"`   // of retrace's answer, on average
 	Sides   []ancestorsFigure `json:"sides"`   // retrace first
+	Trip    ancestorsFigure   `json:"trip"`    // a request over HTTP whose answer is empty
 	Encode  ancestorsFigure   `json:"encode"`  // retrace's answer as JSON, and nothing else
 	Skipped map[string]string `json:"skipped"` // why, by name
 }
@@ -126,16 +127,33 @@ func measureAncestors(ctx context.Context, dir string, opt options) (_ *ancestor
 	if err != nil {
 		return nil, err
 	}
+	trip, err := serve(&side{name: "an empty answer", how: "over HTTP, no edge in it: what no answer is faster than", walk: nothingAbove}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, trip.close()) }()
+	trip.walk = nil
 	encode := &side{name: "encoding/json", how: "retrace's answer from a struct, and nothing else"}
 	for range opt.rounds {
-		if err := ancestorsRound(ctx, sides, encode, asked, answers); err != nil {
+		for _, s := range sides {
+			if err := s.turn(ctx, asked, answers); err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+		if err := trip.turn(ctx, asked, make([][]edge, len(asked))); err != nil {
 			return nil, err
+		}
+		if err := encode.encode(answers); err != nil {
+			return nil, err
+		}
+		for _, s := range append(slices.Clone(sides), trip, encode) {
+			s.endRound(sides[0])
 		}
 	}
 	for _, s := range sides {
 		out.Sides = append(out.Sides, s.figure())
 	}
-	out.Encode = encode.figure()
+	out.Trip, out.Encode = trip.figure(), encode.figure()
 	return out, nil
 }
 
@@ -290,49 +308,50 @@ func setOf(edges []edge) map[edge]bool {
 	return set
 }
 
-// ancestorsRound gives each side a turn, over HTTP and then without, and
-// encodes the answers.
-func ancestorsRound(ctx context.Context, sides []*side, encode *side, asked []schema.Key, answers [][]edge) error {
-	for _, s := range sides {
-		s.asked, s.walked = s.asked[:0], s.walked[:0]
-		runtime.GC() // nobody pays for what another left
-		for i, k := range asked {
-			began := time.Now()
-			got, err := s.ask(ctx, k)
-			s.asked = append(s.asked, time.Since(began))
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			if got.count() != len(answers[i]) {
-				return fmt.Errorf("%s now answers with %d edges above %s, and not with %d", s.name, got.count(), k.Short(), len(answers[i]))
-			}
+func nothingAbove(context.Context, schema.Key) ([]edge, error) { return nil, nil }
+
+// turn asks s for the ancestors of each of asked, over HTTP and then without.
+func (s *side) turn(ctx context.Context, asked []schema.Key, answers [][]edge) error {
+	s.asked, s.walked = s.asked[:0], s.walked[:0]
+	runtime.GC() // nobody pays for what another left
+	for i, k := range asked {
+		began := time.Now()
+		got, err := s.ask(ctx, k)
+		s.asked = append(s.asked, time.Since(began))
+		if err != nil {
+			return err
 		}
-		if s.walk == nil {
-			continue
-		}
-		runtime.GC()
-		for _, k := range asked {
-			began := time.Now()
-			_, err := s.walk(ctx, k)
-			s.walked = append(s.walked, time.Since(began))
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
+		if got.count() != len(answers[i]) {
+			return fmt.Errorf("%d edges above %s, and not %d as at first", got.count(), k.Short(), len(answers[i]))
 		}
 	}
-	encode.asked = encode.asked[:0]
+	if s.walk == nil {
+		return nil
+	}
+	runtime.GC()
+	for _, k := range asked {
+		began := time.Now()
+		_, err := s.walk(ctx, k)
+		s.walked = append(s.walked, time.Since(began))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encode is the turn of who only encodes the answers.
+func (s *side) encode(answers [][]edge) error {
+	s.asked = s.asked[:0]
 	runtime.GC()
 	for _, edges := range answers {
 		a := answerOf(edges)
 		began := time.Now()
 		_, err := json.Marshal(a)
-		encode.asked = append(encode.asked, time.Since(began))
+		s.asked = append(s.asked, time.Since(began))
 		if err != nil {
 			return err
 		}
-	}
-	for _, s := range append(slices.Clone(sides), encode) {
-		s.endRound(sides[0])
 	}
 	return nil
 }

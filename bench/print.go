@@ -113,7 +113,7 @@ func (a *appends) print(w io.Writer, table style) error {
 
 func (a *ancestors) print(w io.Writer, table style) error {
 	rows := [][]string{{"who", "p50", "p99", "retrace takes", "the walk alone, p50", "retrace's walk takes", "goal", "how"}}
-	for _, s := range append(slices.Clone(a.Sides), a.Encode) {
+	for _, s := range append(slices.Clone(a.Sides), a.Trip, a.Encode) {
 		row := []string{s.Name, s.P50Us.show(0) + " µs", s.P99Us.show(0) + " µs", s.Times.show(2) + " ×", "", "", "", s.How}
 		if s.WalkUs.Median > 0 {
 			row[4], row[5] = s.WalkUs.show(0)+" µs", s.WalkTimes.show(2)+" ×"

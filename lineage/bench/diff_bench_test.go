@@ -42,7 +42,9 @@ func BenchmarkDiff(b *testing.B) {
 		}
 		return g, v
 	}
-	ref := func(k schema.Key) lineage.Ref { return lineage.Ref{Text: string(k), Start: schema.Start{Key: k}, Entry: -1} }
+	ref := func(k schema.Key) lineage.Ref {
+		return lineage.Ref{Text: string(k), Start: schema.Start{Key: k}, Entry: -1}
+	}
 	diff := func(b *testing.B, v *lineage.View) {
 		d, err := v.Diff(b.Context(), ref(left), ref(right))
 		if err != nil {
