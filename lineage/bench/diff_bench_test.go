@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -75,17 +76,17 @@ func BenchmarkDiff(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Run("opened", func(b *testing.B) {
-		for b.Loop() {
-			b.StopTimer()
+		var took time.Duration
+		for range b.N {
 			g, v := open()
-			b.StartTimer()
+			start := time.Now()
 			diff(b, v)
-			b.StopTimer()
+			took += time.Since(start)
 			if err := g.Close(); err != nil {
 				b.Fatal(err)
 			}
-			b.StartTimer()
 		}
+		b.ReportMetric(float64(took.Microseconds())/float64(b.N)/1000, "ms/diff")
 	})
 }
 
