@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // TestAppends checks that every contestant takes entries from several callers
@@ -115,6 +117,52 @@ func TestModels(t *testing.T) {
 	var b bytes.Buffer
 	if err := (report{Models: m}).print(&b, markdown); err != nil || !strings.Contains(b.String(), "20 models of six steps: 140 signed statements") {
 		t.Errorf("print = %v:\n%s", err, b.String())
+	}
+}
+
+// TestAncestors checks that all sides answer alike and have their figures; that
+// they answer alike is what measureAncestors checks.
+func TestAncestors(t *testing.T) {
+	scratch, remove, err := newScratch("") // t.TempDir lets no other user in
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	a, err := measureAncestors(t.Context(), filepath.Join(scratch, "ancestors"), options{models: 40, rounds: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Asked != 40 || a.Answer < 18 || a.Bytes < 18*200 || len(a.Sides)+len(a.Skipped) != 5 {
+		t.Errorf("%+v", a)
+	}
+	if os.Getenv("RETRACE_TEST_NOSKIP") == "1" && len(a.Skipped) > 0 {
+		t.Errorf("left out: %v", a.Skipped)
+	}
+	for _, f := range append(a.Sides, a.Trip, a.Encode) {
+		if f.P50Us.Median <= 0 || f.P99Us.Median < f.P50Us.Median || f.Times.Median <= 0 {
+			t.Errorf("%+v", f)
+		}
+	}
+	var b bytes.Buffer
+	if err := (report{Ancestors: a}).print(&b, markdown); err != nil || !strings.Contains(b.String(), "40 models of six steps") || !strings.Contains(b.String(), "at most 3: ") {
+		t.Errorf("print = %v:\n%s", err, b.String())
+	}
+}
+
+// TestAncestorsDiffer checks that an answer with an edge too few, or another
+// one, is found out.
+func TestAncestorsDiffer(t *testing.T) {
+	const model = "sha256:00"
+	g := &graph{made: map[schema.Key][]edge{model: {newEdge(model, "sha256:01", 1), newEdge(model, "sha256:02", 1)}}}
+	for name, wrong := range map[string][]edge{
+		"too few":      {newEdge(model, "sha256:01", 1)},
+		"another step": {newEdge(model, "sha256:01", 1), newEdge(model, "sha256:02", 2)},
+		"one twice":    {newEdge(model, "sha256:01", 1), newEdge(model, "sha256:01", 1)},
+	} {
+		s := &side{name: name, ask: func(context.Context, schema.Key) (reply, error) { return reply{edges: wrong}, nil }}
+		if _, err := new(ancestors).check(t.Context(), []*side{s}, []schema.Key{model}, g); err == nil {
+			t.Errorf("%s: check = nil", name)
+		}
 	}
 }
 

@@ -33,9 +33,10 @@ type options struct {
 
 // report is all that was measured.
 type report struct {
-	Appends *appends     `json:"appends,omitempty"`
-	Proofs  []proof      `json:"proofs,omitempty"`
-	Models  *modelsTimes `json:"models,omitempty"`
+	Appends   *appends     `json:"appends,omitempty"`
+	Proofs    []proof      `json:"proofs,omitempty"`
+	Models    *modelsTimes `json:"models,omitempty"`
+	Ancestors *ancestors   `json:"ancestors,omitempty"`
 }
 
 func main() {
@@ -57,7 +58,7 @@ func run(ctx context.Context, args []string) (err error) {
 	f.StringVar(&opt.peers, "peers", "", "only peers whose name contains this")
 	f.BoolVar(&opt.slow, "slow", false, "also peers whose answer takes seconds")
 	f.IntVar(&opt.proofs, "proofs", 20000, "entries among which proofs are measured")
-	f.IntVar(&opt.models, "models", 10000, "models of the user's case")
+	f.IntVar(&opt.models, "models", 10000, "models of the user's case, and of ancestors")
 	dir := f.String("dir", ".", "folder on the disk to measure")
 	asJSON := f.Bool("json", false, "print JSON")
 	asMarkdown := f.Bool("md", false, "print Markdown")
@@ -90,8 +91,10 @@ func run(ctx context.Context, args []string) (err error) {
 			r.Proofs, err = measureProofs(ctx, filepath.Join(scratch, w), opt)
 		case "models":
 			r.Models, err = measureModels(ctx, filepath.Join(scratch, w), opt)
+		case "ancestors":
+			r.Ancestors, err = measureAncestors(ctx, filepath.Join(scratch, w), opt)
 		default:
-			err = fmt.Errorf("%q: want appends, proofs or models", w)
+			err = fmt.Errorf("%q: want appends, proofs, models or ancestors", w)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", w, err)

@@ -26,13 +26,32 @@ func postgres() contestant {
 }
 
 type postgresDB struct {
+	*postgresServer
+	group *group
+}
+
+func openPostgres(ctx context.Context, dir string, _ int) (_ peer, err error) {
+	s, err := startPostgres(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.conn.Exec(ctx, `CREATE TABLE entry (id bigserial PRIMARY KEY, digest bytea NOT NULL UNIQUE, body bytea NOT NULL)`); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	p := &postgresDB{postgresServer: s}
+	p.group = newGroup(func(entries [][]byte) error { return p.commit(ctx, entries) })
+	return p, nil
+}
+
+// postgresServer is a running server and a connection to it.
+type postgresServer struct {
 	conn    *pgx.Conn
-	group   *group
 	stop    func() error
 	sockets string
 }
 
-func openPostgres(ctx context.Context, dir string, _ int) (_ peer, err error) {
+// startPostgres starts a server whose data is in dir.
+func startPostgres(ctx context.Context, dir string) (_ *postgresServer, err error) {
 	as, err := postgresUser()
 	if err != nil {
 		return nil, err
@@ -48,7 +67,7 @@ func openPostgres(ctx context.Context, dir string, _ int) (_ peer, err error) {
 	if closed := closedFolder(dir); as != nil && closed != "" {
 		return nil, &missingError{closed + " lets no other user in, and PostgreSQL does not run as root: take another -dir"}
 	}
-	p := &postgresDB{stop: func() error { return nil }}
+	p := &postgresServer{stop: func() error { return nil }}
 	// The path of a socket has 107 bytes at most, so that it cannot be in dir.
 	if p.sockets, err = os.MkdirTemp("", "pg"); err != nil {
 		return nil, err
@@ -87,11 +106,16 @@ func openPostgres(ctx context.Context, dir string, _ int) (_ peer, err error) {
 	if p.conn, err = pgx.Connect(ctx, "host="+p.sockets+" user=bench dbname=postgres"); err != nil {
 		return nil, err
 	}
-	if _, err := p.conn.Exec(ctx, `CREATE TABLE entry (id bigserial PRIMARY KEY, digest bytea NOT NULL UNIQUE, body bytea NOT NULL)`); err != nil {
-		return nil, err
-	}
-	p.group = newGroup(func(entries [][]byte) error { return p.commit(ctx, entries) })
 	return p, nil
+}
+
+// Close stops the server.
+func (p *postgresServer) Close() error {
+	var err error
+	if p.conn != nil {
+		err = p.conn.Close(context.Background())
+	}
+	return errors.Join(err, p.stop(), os.RemoveAll(p.sockets))
 }
 
 func (p *postgresDB) commit(ctx context.Context, entries [][]byte) error {
@@ -108,14 +132,8 @@ func (p *postgresDB) Append(ctx context.Context, entry []byte) error {
 }
 
 func (p *postgresDB) Close() error {
-	var err error
-	if p.group != nil {
-		p.group.close()
-	}
-	if p.conn != nil {
-		err = p.conn.Close(context.Background())
-	}
-	return errors.Join(err, p.stop(), os.RemoveAll(p.sockets))
+	p.group.close()
+	return p.postgresServer.Close()
 }
 
 // closedFolder is the first folder above dir that not everybody may pass, ""

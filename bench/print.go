@@ -65,6 +65,9 @@ func (r report) print(w io.Writer, table style) error {
 			return err
 		}
 	}
+	if r.Ancestors != nil {
+		return r.Ancestors.print(w, table)
+	}
 	return nil
 }
 
@@ -106,6 +109,33 @@ func (a *appends) print(w io.Writer, table style) error {
 		rows = append(rows, []string{name, "", "", "", "left out: " + a.Skipped[name]})
 	}
 	return table(w, "What an answer says of the entry: it outlives a power cut; hashes that cover it fix its place; the log has signed for it.", rows)
+}
+
+func (a *ancestors) print(w io.Writer, table style) error {
+	rows := [][]string{{"who", "p50", "p99", "retrace takes", "the walk alone, p50", "retrace's walk takes", "goal", "how"}}
+	for _, s := range append(slices.Clone(a.Sides), a.Trip, a.Encode) {
+		row := []string{s.Name, s.P50Us.show(0) + " µs", s.P99Us.show(0) + " µs", s.Times.show(2) + " ×", "", "", "", s.How}
+		if s.WalkUs.Median > 0 {
+			row[4], row[5] = s.WalkUs.show(0)+" µs", s.WalkTimes.show(2)+" ×"
+		}
+		switch s.Name {
+		case retraceName:
+			row[3], row[5] = "", ""
+		case mapName:
+			row[6] = "the walk " + below(s.WalkTimes.Median, mapWalkGoal)
+		case sqliteName:
+			row[6] = "the walk " + below(s.WalkTimes.Median, sqliteWalkGoal)
+		case a.Encode.Name:
+			row[6] = below(s.Times.Median, encodeGoal)
+		}
+		rows = append(rows, row)
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Skipped)) {
+		rows = append(rows, []string{name, "", "", "", "", "", "", "left out: " + a.Skipped[name]})
+	}
+	title := fmt.Sprintf("All ancestors of a model, over HTTP on the loopback: %d models of six steps, %d resources, %d edges; %d models asked for, %.0f edges and %.0f kB an answer. Median [least to most] of the rounds.",
+		a.Models, a.Nodes, a.Edges, a.Asked, a.Answer, a.Bytes/1000)
+	return table(w, title, rows)
 }
 
 // show gives the median with the ends, with so many decimals.

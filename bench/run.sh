@@ -3,7 +3,7 @@
 # the picture into docs/images and what that is drawn from into bench/results. It
 # takes about half an hour of a machine that does nothing else, and 3 GB of disk.
 #
-# Usage: bench/run.sh [append] [peers] [models] [lineage] [growth]
+# Usage: bench/run.sh [append] [peers] [models] [lineage] [ancestors] [growth]
 #        SIZES="1e7" bench/run.sh growth       one more size; 25 GB of disk
 #        SIZES="" bench/run.sh growth          the table and the picture again
 #
@@ -42,6 +42,7 @@ append() { shown retrace bench append; }
 lineage() { shown retrace bench lineage && shown retrace bench lineage --models 100000; }
 peers() { "$work/bench" -md appends proofs; }
 models() { "$work/bench" -md -rounds 3 models; }
+ancestors() { "$work/bench" -md ancestors; }
 
 growth() {
 	local size
@@ -70,11 +71,11 @@ insert() {
 
 what=("$@")
 if [ $# -eq 0 ]; then
-	what=(append peers models lineage growth)
+	what=(append peers models lineage ancestors growth)
 fi
 for name in machine "${what[@]}"; do
 	case $name in
-	machine | append | peers | models | lineage | growth) ;;
+	machine | append | peers | models | lineage | ancestors | growth) ;;
 	*)
 		sed -n '2,13s/^# \{0,1\}//p' "$root/bench/run.sh" >&2
 		exit 2

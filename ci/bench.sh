@@ -24,7 +24,7 @@ chmod 711 "$work" # PostgreSQL refuses to run as root and has to get in
 	go build -o "$work/bench" .
 )
 cd "$work"
-./bench -rounds 1 -turn 100ms -entries 256 -proofs 1000 -models 100 appends proofs models
+./bench -rounds 1 -turn 100ms -entries 256 -proofs 1000 -models 100 appends proofs models ancestors
 "$retrace" bench append --callers 1,64 --entries 256
 "$retrace" bench lineage --models 100
 "$retrace" bench growth --sizes 1000,10000 -o json >growth.json

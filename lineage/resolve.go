@@ -27,6 +27,9 @@ const maxSpelled = 256
 // minPrefix is how many hex digits an abbreviated digest or run ID needs.
 const minPrefix = 8
 
+// wholeSHA256 is how many hex digits a SHA-256 has.
+const wholeSHA256 = 64
+
 // Resolve finds what text refers to. An unknown reference wraps ErrNotFound
 // and says what is spelled alike; an ambiguous one lists what it may mean.
 // References to local paths are the caller's to hash first.
@@ -312,6 +315,13 @@ func isHexPrefixError(err error) bool {
 func (v *View) resolveDigest(alg, hex string) (Ref, error) {
 	if len(hex) < minPrefix || strings.Trim(hex, "0123456789abcdef") != "" {
 		return Ref{Entry: -1}, &notHexError{alg + ":" + hex}
+	}
+	if alg == schema.SHA256 && len(hex) == wholeSHA256 { // begins no other: no need to search
+		k := schema.Key(alg + ":" + hex)
+		if _, err := v.Resource(k); err != nil {
+			return Ref{Entry: -1}, err
+		}
+		return Ref{Start: schema.Start{Key: k}, Entry: -1}, nil
 	}
 	found, err := v.withPrefix(tagKey, alg+":"+hex, 1)
 	if err != nil {
