@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -22,10 +24,19 @@ func (a *app) auditCmd() *cobra.Command {
 	var images string
 	var origin bool
 	var whole ledgerAudit
+	var running workloadAudit
 	cmd := &cobra.Command{
-		Use:   "audit --images FILE | --ledger DIR|URL",
-		Short: "Check images against the ledger, or a whole ledger against what it signed",
-		Long: `Check a list of images, one reference a line: is each resolved to a digest, is
+		Use:   "audit --kubeconfig FILE | --workload W | -f FILE | --images FILE | --ledger DIR|URL",
+		Short: "Check what runs against the ledger, or a whole ledger against what it signed",
+		Long: `Check what runs in a cluster, what the ledger saw a workload run (--workload), or
+what manifests ask for (-f): for each container and model, is it recorded, what was
+it made from, and, with --key, is the image signed. Is what runs what the ledger saw
+last? With --repo, is the commit that it was deployed from on the branch, and is the
+object as the manifest of that commit has it, field by field? One verdict for each
+workload; each PASS or FAIL of a recorded state is recorded as a signed SLSA
+Verification Summary. --html writes a page with the lineage of each.
+
+With --images, check a list of images, one reference a line: is each resolved to a digest, is
 that digest recorded (a mere claim does not count), what was it built from, and,
 with --key, does the image carry a cosign signature by that key over this digest.
 One PASS, FAIL or UNKNOWN for each, with reasons; what could not be checked is
@@ -40,7 +51,7 @@ Verification Summary says what came of it and which bodies were withheld. The
 next audit goes on where this one ended or was interrupted; --fresh reads
 everything again. A URL is asked with RETRACE_TOKEN, and what it cannot prove is
 no matter of trust.`,
-		Example: "  retrace audit --images running.txt --key cosign.pub\n  retrace audit --ledger /mnt/copy --key log.vkey\n  retrace audit --ledger https://ledger.example.com --key log.vkey --policy witnesses.txt",
+		Example: "  retrace audit --kubeconfig ~/.kube/config --namespace ml --key cosign.pub\n  retrace audit --workload prod/ml/Deployment/api --at '2026-11-24 14:00'\n  retrace audit --images running.txt --key cosign.pub\n  retrace audit --ledger /mnt/copy --key log.vkey\n  retrace audit --ledger https://ledger.example.com --key log.vkey --policy witnesses.txt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -49,7 +60,14 @@ no matter of trust.`,
 			if whole.ledger != "" {
 				return whole.run(cmd, a)
 			}
-			auditor, list, err := newAuditor(images, whole.key, origin)
+			auditor, err := newAuditor(whole.key, origin)
+			if err != nil {
+				return cannot(err)
+			}
+			if running.asks() {
+				return running.run(cmd, a, auditor)
+			}
+			list, err := listImages(images, running.files)
 			if err != nil {
 				return cannot(err)
 			}
@@ -86,42 +104,83 @@ no matter of trust.`,
 	cmd.Flags().BoolVar(&whole.fresh, "fresh", false, "replay from entry 0, whatever earlier audits saw")
 	cmd.Flags().StringVar(&whole.out, "out", "audit.dsse", "`FILE` for the signed statement; empty for none")
 	cmd.Flags().StringVar(&whole.sign, "sign", "", "private key `FILE` to sign with (default your agent's)")
-	cmd.MarkFlagsOneRequired("images", "ledger")
-	cmd.MarkFlagsMutuallyExclusive("images", "ledger")
-	for _, f := range []string{"policy", "state", "fresh", "out", "sign"} {
-		cmd.MarkFlagsMutuallyExclusive("images", f)
+	running.flags(cmd)
+	cmd.MarkFlagsOneRequired("images", "ledger", "kubeconfig", "workload", "filename")
+	cmd.MarkFlagsMutuallyExclusive("images", "ledger", "kubeconfig", "workload")
+	for _, what := range []string{"images", "kubeconfig", "workload", "filename"} {
+		for _, f := range []string{"policy", "state", "fresh", "out", "sign"} {
+			cmd.MarkFlagsMutuallyExclusive(what, f)
+		}
+	}
+	for _, f := range []string{"images", "ledger", "workload"} {
+		cmd.MarkFlagsMutuallyExclusive("filename", f)
+		if f != "workload" {
+			cmd.MarkFlagsMutuallyExclusive("repo", f)
+			cmd.MarkFlagsMutuallyExclusive("html", f)
+		}
 	}
 	cmd.MarkFlagsMutuallyExclusive("ledger", "require-origin")
 	return cmd
 }
 
-func newAuditor(images, key string, origin bool) (*audit.Auditor, []audit.Image, error) {
+// listImages reads a list of images, or finds those that manifests name.
+func listImages(images string, files []string) ([]audit.Image, error) {
+	if images == "" {
+		return manifestImages(files)
+	}
 	f := os.Stdin
 	if images != "-" {
 		var err error
 		if f, err = os.Open(images); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		defer f.Close()
 	}
 	list, err := audit.ParseImages(f)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", images, err)
+		return nil, fmt.Errorf("%s: %w", images, err)
 	}
+	return list, nil
+}
+
+// manifestImages are the images that manifests name.
+func manifestImages(files []string) ([]audit.Image, error) {
+	manifests, err := readManifests(files)
+	if err != nil {
+		return nil, err
+	}
+	var list []audit.Image
+	for _, n := range git.NeedsOf(manifests) {
+		if n.Kind != git.NeedsImage {
+			continue
+		}
+		image, err := audit.ParseImage(n.Name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", n.Path, err)
+		}
+		list = append(list, image)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("the manifests name no image")
+	}
+	return list, nil
+}
+
+func newAuditor(key string, origin bool) (*audit.Auditor, error) {
 	auditor := &audit.Auditor{Resolver: oci.Registry{}, Policy: audit.Policy{Origin: origin}}
 	if key == "" {
-		return auditor, list, nil
+		return auditor, nil
 	}
 	pem, err := os.ReadFile(key)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	k, err := cosign.ParseKey(pem)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", key, err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	auditor.Signer, auditor.Policy.Key = k, k.ID()
-	return auditor, list, nil
+	return auditor, nil
 }
 
 // imageRecords answers an auditor from the lineage of a ledger.
@@ -136,8 +195,8 @@ func (r *imageRecords) Image(ctx context.Context, digest schema.Key) (audit.Reco
 	}
 	for _, e := range about {
 		switch e.PredicateType {
-		case schema.VSAv1, schema.AttestationV1, schema.RestoreV1, schema.ReproductionV1:
-			continue // opinions about the image do not record it
+		case schema.VSAv1, schema.AttestationV1, schema.RestoreV1, schema.ReproductionV1, schema.DeploymentV1:
+			continue // opinions about the image do not record it, and that it runs is what is in question
 		}
 		withdrawn, gone, err := r.v.Retraction(e.Index)
 		if err != nil {
@@ -202,6 +261,94 @@ func (r *imageRecords) origins(ctx context.Context, digest schema.Key) ([]audit.
 	return out, nil
 }
 
+// Manifest implements audit.Ledger.
+func (r *imageRecords) Manifest(ctx context.Context, digest schema.Key) (schema.Key, error) {
+	up, _, err := r.v.Relations(ctx, digest)
+	if err != nil {
+		return digest, err
+	}
+	for _, rel := range up {
+		if rel.Kind == schema.RelConfigOf {
+			return rel.To, nil
+		}
+	}
+	return digest, nil
+}
+
+// Model implements audit.Models.
+func (r *imageRecords) Model(ctx context.Context, uri string) (audit.ModelRecord, error) {
+	var record audit.ModelRecord
+	ref, err := r.v.Resolve(strings.TrimRight(uri, "/"))
+	if errors.Is(err, lineage.ErrNotFound) {
+		return record, nil
+	}
+	if err != nil {
+		return record, err
+	}
+	found, err := r.v.Lineage(ctx, ref, lineage.LineageOptions{})
+	if err != nil {
+		return record, err
+	}
+	record.Digest = ref.Start.Key
+	about, err := r.v.About(ref.Start.Key)
+	if err != nil {
+		return record, err
+	}
+	if !record.Digest.Digested() {
+		record.Digest = ""
+		for _, e := range found.Edges {
+			if e.Relation == schema.RelHolds && e.From == ref.Start.Key {
+				record.Digest = e.To
+				about = append(about, lineage.EntryInfo{Index: e.Entry, Evidence: e.Evidence})
+			}
+		}
+	}
+	for _, e := range about {
+		switch e.PredicateType {
+		case schema.VSAv1, schema.AttestationV1, schema.RestoreV1, schema.ReproductionV1:
+			continue
+		}
+		entry := audit.Entry{Index: e.Index, Evidence: e.Evidence}
+		withdrawn, gone, err := r.v.Retraction(e.Index)
+		if err != nil {
+			return record, err
+		}
+		if gone {
+			entry.Withdrawn = fmt.Sprintf("entry %d: %s", withdrawn.By, withdrawn.Reason)
+		}
+		record.Entries = append(record.Entries, entry)
+	}
+	for _, s := range found.Steps {
+		if len(record.Entries) == 0 {
+			record.Entries = append(record.Entries, audit.Entry{Index: s.Entry, Evidence: s.Evidence})
+		}
+		record.Origins = append(record.Origins, audit.Origin{Step: s.Step.Name, Entry: s.Entry, Evidence: s.Evidence})
+		break // the nearest
+	}
+	for _, w := range found.Retracted {
+		record.Said = append(record.Said, fmt.Sprintf("entry %d, which it rests on, was withdrawn by entry %d: %s", w.Entry, w.By, w.Reason))
+	}
+	if record.Digest != "" {
+		said, err := r.v.Attestations(record.Digest)
+		if err != nil {
+			return record, err
+		}
+		for _, e := range said {
+			record.Said = append(record.Said, fmt.Sprintf("vouched for: %s (entry %d, %s)", e.Summary, e.Index, e.Evidence))
+		}
+	}
+	gaps, err := r.v.Gaps(ctx, ref, nil)
+	if err != nil {
+		return record, err
+	}
+	for _, g := range gaps {
+		record.Gaps = append(record.Gaps, fmt.Sprintf("%s: %s", g.ID, g.Explain))
+	}
+	slices.Sort(record.Gaps)
+	record.Gaps = slices.Compact(record.Gaps)
+	return record, nil
+}
+
 // uri is where a resource is said to be, if anywhere.
 func (r *imageRecords) uri(k schema.Key) string {
 	resource, err := r.v.Resource(k)
@@ -221,10 +368,9 @@ func (b *book) recordVerdicts(ctx context.Context, policy audit.Policy, verdicts
 		}
 		return entries, nil
 	}
-	verifier := schema.Verifier{ID: schema.RunBuilder, Version: map[string]string{"retrace": version()}}
 	for i, verdict := range verdicts {
 		entries[i] = -1
-		s, ok, err := policy.Statement(verdict, verifier, time.Now())
+		s, ok, err := policy.Statement(verdict, thisVerifier(), time.Now())
 		if err != nil {
 			return nil, err
 		}
@@ -238,6 +384,12 @@ func (b *book) recordVerdicts(ctx context.Context, policy audit.Policy, verdicts
 		entries[i] = receipt.Entries[0].Index
 	}
 	return entries, nil
+}
+
+func printReasons(w io.Writer, indent string, reasons []audit.Reason) {
+	for _, r := range reasons {
+		fmt.Fprintf(w, "%s%-7s  %-9s %s\n", indent, strings.ToLower(string(r.Result)), r.Check, printable(r.Detail))
+	}
 }
 
 type verdictJSON struct {
@@ -260,9 +412,7 @@ func (a *app) printVerdicts(cmd *cobra.Command, size int64, verdicts []audit.Ver
 		w := cmd.OutOrStdout()
 		for _, v := range out {
 			fmt.Fprintf(w, "%-7s  %s\n", v.Result, printable(v.Ref))
-			for _, r := range v.Reasons {
-				fmt.Fprintf(w, "  %-7s  %-9s %s\n", strings.ToLower(string(r.Result)), r.Check, printable(r.Detail))
-			}
+			printReasons(w, "  ", v.Reasons)
 			if v.Entry >= 0 {
 				fmt.Fprintf(w, "  recorded as entry %d\n", v.Entry)
 			}

@@ -41,10 +41,11 @@ type Reason struct {
 
 // Verdict is what was found about one image.
 type Verdict struct {
-	Ref     string     `json:"ref"`              // as given
-	Digest  schema.Key `json:"digest,omitempty"` // empty if it could not be resolved
-	Result  Result     `json:"result"`           // PASS, FAIL or UNKNOWN
-	Reasons []Reason   `json:"reasons"`
+	Ref       string     `json:"ref"`                 // as given
+	Container string     `json:"container,omitempty"` // that runs it
+	Digest    schema.Key `json:"digest,omitempty"`    // empty if it could not be resolved
+	Result    Result     `json:"result"`              // PASS, FAIL or UNKNOWN
+	Reasons   []Reason   `json:"reasons"`
 }
 
 // Exit statuses of an audit, by its verdicts.
@@ -86,6 +87,9 @@ type Ledger interface {
 	// Image returns what is recorded about the image with the given digest.
 	// Nothing being recorded is a Record without entries, not an error.
 	Image(ctx context.Context, digest schema.Key) (Record, error)
+	// Manifest returns the digest of the image whose configuration has the given
+	// digest, by which some runtimes name images; the same digest if none has.
+	Manifest(ctx context.Context, digest schema.Key) (schema.Key, error)
 }
 
 // A Signer checks signatures of images by one key. *cosign.Key is one.
@@ -145,11 +149,12 @@ func (o Origin) String() string {
 }
 
 // Auditor checks images. Resolver and Ledger are needed; Signer is where the
-// policy names a key.
+// policy names a key, and Models where workloads are audited.
 type Auditor struct {
 	Resolver Resolver
 	Ledger   Ledger
 	Signer   Signer
+	Models   Models
 	Policy   Policy
 }
 

@@ -19,8 +19,9 @@ var never = []string{
 	"runAsUser", "runAsGroup", "runAsNonRoot", "privileged", "capabilities", "allowPrivilegeEscalation", "storageUri",
 }
 
-// ignored are fields of objects that a cluster keeps and nobody writes.
-var ignored = []string{"status", "metadata"}
+// ignored are fields that say which object it is, as lists of an API server do not, or
+// that a cluster keeps and nobody writes.
+var ignored = []string{"apiVersion", "kind", "status", "metadata"}
 
 // maxDrift is how many differences are listed.
 const maxDrift = 20
