@@ -81,6 +81,9 @@ no matter of trust.`,
 				return err
 			}
 			auditor.Ledger = &imageRecords{v: v}
+			if err := heed(cmd.Context(), b, v, auditor); err != nil {
+				return err
+			}
 			var verdicts []audit.Verdict
 			for verdict, err := range auditor.Audit(cmd.Context(), list) {
 				if err != nil {
@@ -208,6 +211,9 @@ func (r *imageRecords) Image(ctx context.Context, digest schema.Key) (audit.Reco
 		}
 		record.Entries = append(record.Entries, entry)
 	}
+	if record.Said, err = said(r.v, digest); err != nil {
+		return record, err
+	}
 	if len(record.Entries) == 0 {
 		return record, nil
 	}
@@ -328,15 +334,11 @@ func (r *imageRecords) Model(ctx context.Context, uri string) (audit.ModelRecord
 	for _, w := range found.Retracted {
 		record.Said = append(record.Said, fmt.Sprintf("entry %d, which it rests on, was withdrawn by entry %d: %s", w.Entry, w.By, w.Reason))
 	}
-	if record.Digest != "" {
-		said, err := r.v.Attestations(record.Digest)
-		if err != nil {
-			return record, err
-		}
-		for _, e := range said {
-			record.Said = append(record.Said, fmt.Sprintf("vouched for: %s (entry %d, %s)", e.Summary, e.Index, e.Evidence))
-		}
+	vouched, err := said(r.v, record.Digest)
+	if err != nil {
+		return record, err
 	}
+	record.Said = append(record.Said, vouched...)
 	gaps, err := r.v.Gaps(ctx, ref, nil)
 	if err != nil {
 		return record, err
@@ -347,6 +349,63 @@ func (r *imageRecords) Model(ctx context.Context, uri string) (audit.ModelRecord
 	slices.Sort(record.Gaps)
 	record.Gaps = slices.Compact(record.Gaps)
 	return record, nil
+}
+
+// said is what people say of a resource.
+func said(v *lineage.View, k schema.Key) ([]string, error) {
+	if k == "" {
+		return nil, nil
+	}
+	all, err := v.Attestations(k)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range all {
+		text := fmt.Sprintf("vouched for: %s (entry %d, %s)", e.Summary, e.Index, e.Evidence)
+		r, gone, err := v.Retraction(e.Index)
+		if err != nil {
+			return nil, err
+		}
+		if gone {
+			text += fmt.Sprintf(", withdrawn by entry %d: %s", r.By, r.Reason)
+		}
+		out = append(out, text)
+	}
+	return out, nil
+}
+
+// revocable refuses what a key signed once the ledger says that it is not trusted
+// any more.
+type revocable struct {
+	audit.Signer
+	why string
+}
+
+// Signed implements audit.Signer.
+func (r revocable) Signed(context.Context, string, schema.Key) (bool, string, error) {
+	return false, r.why, nil
+}
+
+// heed has an auditor refuse a key that the ledger revoked.
+func heed(ctx context.Context, b *book, v *lineage.View, auditor *audit.Auditor) error {
+	if auditor.Signer == nil {
+		return nil
+	}
+	trusted, err := readTrust(ctx, b, v)
+	if err != nil {
+		return err
+	}
+	var last *trustJSON
+	for i, t := range trusted.entries {
+		if t.KeyID == auditor.Signer.ID() {
+			last = &trusted.entries[i]
+		}
+	}
+	if last != nil && last.Action == "revoke" {
+		auditor.Signer = revocable{auditor.Signer, fmt.Sprintf("entry %d revoked the key: %s", last.Entry, last.Reason)}
+	}
+	return nil
 }
 
 // uri is where a resource is said to be, if anywhere.

@@ -64,6 +64,9 @@ func (w *workloadAudit) run(cmd *cobra.Command, a *app, auditor *audit.Auditor) 
 	}
 	records := &imageRecords{v: v}
 	auditor.Ledger, auditor.Models = records, records
+	if err := heed(ctx, b, v, auditor); err != nil {
+		return err
+	}
 	list, err := w.list(ctx, b, v)
 	if err != nil {
 		return cannot(err)

@@ -312,8 +312,10 @@ func TestIncident(t *testing.T) {
 	if out, errs, status := retrace(t, s.dir, "impact", "image:"+bad); status != 1 || !strings.Contains(out, "workload:"+workload) {
 		t.Errorf("what the bad image touches: %d %s%s", status, out, errs)
 	}
-	if out := done(t, s.dir, "history", "workload:"+workload); !strings.Contains(out, "workload:"+workload) {
+	if out := done(t, s.dir, "history", "workload:"+workload); !strings.Contains(out, commit[:12]) || !strings.Contains(out, badCommit[:12]) {
 		t.Errorf("what the workload was: %s", out)
+	} else {
+		t.Log(out)
 	}
 	out = done(t, s.dir, "revert", "--repo", s.repo.url, "--to", "git:"+commit, "--paths", "apps", "--plan")
 	if !strings.Contains(out, "-  replicas: 3") || !strings.Contains(out, "+  replicas: 2") {
@@ -331,6 +333,19 @@ func TestIncident(t *testing.T) {
 		t.Errorf("after the revert: %d\n%s", status, out)
 	}
 	t.Log(out)
+
+	// A word for it is shown; once its key is revoked, its signature counts no more.
+	done(t, s.dir, "keys", "create", "ada.key")
+	done(t, s.dir, "keys", "trust", "ada.key.pub", "--name", "ada")
+	done(t, s.dir, "attest", "image:"+good, "--claim", "approved for production", "--key", "ada.key")
+	if out, status := s.audit(); status != 0 || !strings.Contains(out, "vouched for: approved for production (entry ") {
+		t.Errorf("with an approval: %d\n%s", status, out)
+	}
+	done(t, s.dir, "keys", "trust", "cosign.pub", "--name", "ci")
+	done(t, s.dir, "keys", "revoke", "cosign.pub", "--reason", "laptop stolen")
+	if out, status := s.audit(); status != 1 || !strings.Contains(out, "revoked the key: laptop stolen") {
+		t.Errorf("with a revoked key: %d\n%s", status, out)
+	}
 
 	// What the old state needs is gone: refused.
 	ref, err := name.ParseReference(good, name.Insecure)

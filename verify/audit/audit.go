@@ -110,6 +110,8 @@ type Record struct {
 	Origins []Origin
 	// Gaps are what stands in the way of restoring or reproducing it, in words.
 	Gaps []string
+	// Said is what people say of it, in words: that they vouch for it, or no longer do.
+	Said []string
 	// Size is that of the ledger that was asked.
 	Size int64
 }
@@ -274,6 +276,9 @@ func (a *Auditor) recorded(ctx context.Context, v *Verdict) {
 	}
 	v.recordedBy(record)
 	v.builtFrom(record, a.Policy.Origin)
+	for _, said := range record.Said {
+		v.add(CheckRecorded, Note, -1, "%s", said)
+	}
 	for _, g := range record.Gaps {
 		v.add(CheckGaps, Note, -1, "%s", g)
 	}
