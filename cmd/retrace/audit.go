@@ -120,6 +120,7 @@ no matter of trust.`,
 		if f != "workload" {
 			cmd.MarkFlagsMutuallyExclusive("repo", f)
 			cmd.MarkFlagsMutuallyExclusive("html", f)
+			cmd.MarkFlagsMutuallyExclusive("bundle", f)
 		}
 	}
 	cmd.MarkFlagsMutuallyExclusive("ledger", "require-origin")

@@ -31,7 +31,7 @@ type workloadAudit struct {
 	namespaces                   []string
 	workload, at                 string
 	files                        []string
-	repo, branch, html           string
+	repo, branch, html, bundle   string
 }
 
 func (w *workloadAudit) flags(cmd *cobra.Command) {
@@ -44,6 +44,7 @@ func (w *workloadAudit) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&w.files, "filename", "f", nil, "audit the images in this `FILE` or folder; with --kubeconfig, compare with it")
 	cmd.Flags().StringVar(&w.repo, "repo", "", "compare with the manifests in this repository, by `URL`, at the commit deployed")
 	cmd.Flags().StringVar(&w.branch, "branch", "main", "with --repo: the `BRANCH` that those commits have to be on")
+	cmd.Flags().StringVar(&w.bundle, "bundle", "", "also write page, verdicts and all proofs, for a machine with no network, to this zip `FILE`")
 	cmd.Flags().StringVar(&w.html, "html", "", "also write the verdicts as one page, with pictures, to this `FILE`")
 }
 
@@ -98,7 +99,16 @@ func (w *workloadAudit) run(cmd *cobra.Command, a *app, auditor *audit.Auditor) 
 		return cannot(err)
 	}
 	if w.html != "" {
-		if err := writeAuditPage(ctx, w.html, v, b.origin(), verdicts, entries); err != nil {
+		page, err := renderAuditPage(ctx, v, b.origin(), verdicts, entries)
+		if err == nil {
+			err = os.WriteFile(w.html, page, 0o600)
+		}
+		if err != nil {
+			return cannot(err)
+		}
+	}
+	if w.bundle != "" {
+		if err := writeAuditBundle(ctx, w.bundle, b, verdicts, entries); err != nil {
 			return cannot(err)
 		}
 	}

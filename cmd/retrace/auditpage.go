@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"os"
 	"strings"
 	"time"
 
@@ -22,9 +21,10 @@ var auditPage string
 
 // page is a report of verdicts that stands alone: no scripts, nothing loaded.
 type page struct {
-	Date, Version, Origin string
-	Size                  int64
-	Workloads             []pageWorkload
+	Title, Date     string
+	Version, Origin string
+	Size            int64
+	Workloads       []pageWorkload
 }
 
 type pageWorkload struct {
@@ -37,24 +37,23 @@ type pagePicture struct {
 	SVG template.HTML
 }
 
-func writeAuditPage(ctx context.Context, name string, v *lineage.View, origin string, verdicts []audit.WorkloadVerdict, entries []int64) error {
+// renderAuditPage is the page of an audit.
+func renderAuditPage(ctx context.Context, v *lineage.View, origin string, verdicts []audit.WorkloadVerdict, entries []int64) ([]byte, error) {
 	t, err := template.New("audit").Parse(auditPage)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p := page{Date: time.Now().UTC().Format(time.RFC3339), Version: version(), Origin: origin, Size: v.Size()}
+	p := page{Title: "Audit of " + count(len(verdicts), "workload", "workloads"), Date: time.Now().UTC().Format(time.RFC3339), Version: version(), Origin: origin, Size: v.Size()}
 	for i, verdict := range verdicts {
 		w := pageWorkload{workloadVerdictJSON: workloadVerdictJSON{verdict, entries[i]}}
 		if w.Pictures, err = pictures(ctx, v, verdict); err != nil {
-			return err
+			return nil, err
 		}
 		p.Workloads = append(p.Workloads, w)
 	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, p); err != nil {
-		return err
-	}
-	return os.WriteFile(name, out.Bytes(), 0o600)
+	err = t.Execute(&out, p)
+	return out.Bytes(), err
 }
 
 // pictures draws the lineage of a workload, or of each of its images where what

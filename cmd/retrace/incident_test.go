@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/zip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -208,7 +210,7 @@ func TestIncident(t *testing.T) {
 	s.deploy(good, 2, commit)
 	s.watch()
 
-	out, status := s.audit("--html", "audit.html")
+	out, status := s.audit("--html", "audit.html", "--bundle", "audit.zip")
 	if status != 0 {
 		t.Fatalf("the good deployment: %d\n%s", status, out)
 	}
@@ -222,6 +224,7 @@ func TestIncident(t *testing.T) {
 	if err != nil || strings.Count(string(page), "<svg") != 1 || strings.Contains(string(page), "<script") {
 		t.Errorf("the page: %v, %.200s", err, page)
 	}
+	s.outside("audit.zip")
 	workload := "prod/" + s.ns + "/Deployment/api"
 	if out, errs, status := retrace(t, s.dir, "audit", "--workload", workload, "--key", "cosign.pub"); status != 0 {
 		t.Errorf("from the ledger's own history: %d %s%s", status, out, errs)
@@ -308,10 +311,15 @@ func TestIncident(t *testing.T) {
 	s.watch()
 	if out, status := s.audit(); status != 1 || !strings.Contains(out, "fail     signed") {
 		t.Errorf("the bad state: %d\n%s", status, out)
+	} else {
+		t.Log(out)
 	}
 	if out, errs, status := retrace(t, s.dir, "impact", "image:"+bad); status != 1 || !strings.Contains(out, "workload:"+workload) {
 		t.Errorf("what the bad image touches: %d %s%s", status, out, errs)
+	} else {
+		t.Log(out + errs)
 	}
+	t.Log(done(t, s.dir, "lineage", "workload:"+workload))
 	if out := done(t, s.dir, "history", "workload:"+workload); !strings.Contains(out, commit[:12]) || !strings.Contains(out, badCommit[:12]) {
 		t.Errorf("what the workload was: %s", out)
 	} else {
@@ -358,6 +366,44 @@ func TestIncident(t *testing.T) {
 	s.repo.commit("bad again", map[string]string{"apps/api.yaml": s.object(bad, 3)})
 	if out, errs, status := retrace(t, s.dir, "revert", "--repo", s.repo.url, "--to", "git:"+commit, "--paths", "apps", "--push"); status != 1 || !strings.Contains(out, "MISSING: its registry does not have it") {
 		t.Errorf("with the image gone: %d %s%s", status, out, errs)
+	}
+}
+
+// outside checks what an audit gave along, as somebody who has the log's key alone,
+// and that proofs which were tampered with do not hold.
+func (s *shop) outside(name string) {
+	s.t.Helper()
+	z, err := zip.OpenReader(filepath.Join(s.dir, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer z.Close()
+	var names []string
+	for _, f := range z.File {
+		names = append(names, f.Name)
+		if !strings.HasSuffix(f.Name, ".bundle") {
+			continue
+		}
+		r, err := f.Open()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		raw, err := io.ReadAll(r)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		key := filepath.Join(dirName, "log.vkey")
+		if out, errs, status := retrace(s.t, s.dir, "verify", s.write("outside.bundle", string(raw)), "--key", key); status != 0 {
+			s.t.Errorf("%s: %d %s%s", f.Name, status, out, errs)
+		}
+		tampered := strings.Replace(string(raw), `"size":`, `"size":1`, 1)
+		if out, errs, status := retrace(s.t, s.dir, "verify", s.write("outside.bundle", tampered), "--key", key); status == 0 {
+			s.t.Errorf("%s, tampered with: %s%s", f.Name, out, errs)
+		}
+	}
+	slices.Sort(names)
+	if want := []string{"1-lineage.bundle", "1-verdict.bundle", "README.txt", "audit.html", "audit.json"}; !slices.Equal(names, want) {
+		s.t.Errorf("the audit takes along %q, want %q", names, want)
 	}
 }
 

@@ -67,9 +67,11 @@ func (a *app) historyCmd() *cobra.Command {
 as that is recorded: of a workload the manager of its fields and the commit that was
 applied, of a model the commit of its step, of anything else who told of it. A NAME has
 its kind in front: model:NAME@VERSION, git:REPOSITORY#refs/heads/BRANCH,
-image:REPOSITORY:TAG, snapshot:SOURCE, workload:CLUSTER/NAMESPACE/KIND/NAME. --since and
---until choose changes by time, and say how many there are in all. Part of one is enough where only one name begins with it, and so
-is git:BRANCH. A model without a version is all its versions.`,
+image:REPOSITORY:TAG, snapshot:SOURCE, workload:CLUSTER/NAMESPACE/KIND/NAME. Part of
+one is enough where only one name begins with it, and so is git:BRANCH. A model without
+a version is all its versions.
+
+With --since and --until, the changes between two times, and how many there are in all.`,
 		Example: "  retrace history model:forecast@3\n  retrace history workload:prod/ml/Deployment/api --since 2026-11-01 -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -387,7 +387,7 @@ func (a *app) printRevert(cmd *cobra.Command, r *reversion) error {
 		return err
 	}
 	if len(r.Needs) > 0 {
-		t = newTable(w, "NEEDS", "", "", "SAID IN")
+		t = newTable(w, "NEEDS", "NAME", "FOUND", "SAID IN")
 		for _, n := range r.Needs {
 			state := n.Found
 			if n.Problem != "" {
