@@ -112,7 +112,7 @@ func (a *appends) print(w io.Writer, table style) error {
 }
 
 func (a *ancestors) print(w io.Writer, table style) error {
-	rows := [][]string{{"who", "p50", "p99", "retrace takes", "the walk alone, p50", "retrace's walk takes", "goal", "how"}}
+	rows := [][]string{{"who", "p50", "p99", "ratio", "the walk alone, p50", "ratio of the walks", "goal", "how"}}
 	for _, s := range append(slices.Clone(a.Sides), a.Trip, a.Encode) {
 		row := []string{s.Name, s.P50Us.show(0) + " µs", s.P99Us.show(0) + " µs", s.Times.show(2) + " ×", "", "", "", s.How}
 		if s.WalkUs.Median > 0 {

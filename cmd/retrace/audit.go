@@ -325,12 +325,12 @@ func (r *imageRecords) Model(ctx context.Context, uri string) (audit.ModelRecord
 		}
 		record.Entries = append(record.Entries, entry)
 	}
-	for _, s := range found.Steps {
+	if len(found.Steps) > 0 {
+		nearest := found.Steps[0]
 		if len(record.Entries) == 0 {
-			record.Entries = append(record.Entries, audit.Entry{Index: s.Entry, Evidence: s.Evidence})
+			record.Entries = append(record.Entries, audit.Entry{Index: nearest.Entry, Evidence: nearest.Evidence})
 		}
-		record.Origins = append(record.Origins, audit.Origin{Step: s.Step.Name, Entry: s.Entry, Evidence: s.Evidence})
-		break // the nearest
+		record.Origins = append(record.Origins, audit.Origin{Step: nearest.Step.Name, Entry: nearest.Entry, Evidence: nearest.Evidence})
 	}
 	for _, w := range found.Retracted {
 		record.Said = append(record.Said, fmt.Sprintf("entry %d, which it rests on, was withdrawn by entry %d: %s", w.Entry, w.By, w.Reason))

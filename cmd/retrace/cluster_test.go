@@ -224,6 +224,18 @@ models:
 	if !found {
 		t.Errorf("the lineage by GraphQL has no commit: %+v", answer.Data.Lineage)
 	}
+	// What is served, judged: the bytes at the place are those that a recorded step
+	// left. A place that nobody recorded anything of fails.
+	check := []string{"audit", "--kubeconfig", kube.Kubeconfig, "--namespace", ns, "--cluster", "prod"}
+	if out, errs, status := retrace(t, dir, check...); status != 2 || !strings.Contains(out, "pass     model     s3://"+bucket+"/forecast-1/model: retraceTree1:") || !strings.Contains(out, "nobody says which images it runs") {
+		t.Errorf("an audit of the model that is served: %d %s%s", status, out, errs)
+	}
+	kube.Do(t, "PATCH", "/apis/serving.kserve.io/v1beta1/namespaces/"+ns+"/inferenceservices/forecast", map[string]any{
+		"spec": map[string]any{"predictor": map[string]any{"model": map[string]any{"storageUri": "s3://" + bucket + "/elsewhere/"}}},
+	})
+	if out, errs, status := retrace(t, dir, check...); status != 1 || !strings.Contains(out, "fail     model     s3://"+bucket+"/elsewhere: the ledger has no record of what is there") {
+		t.Errorf("an audit of a model with unknown bytes: %d %s%s", status, out, errs)
+	}
 	restoredByServer(t, dir, address, "forecast/north", "weights")
 	t.Log(done(t, dir, "lineage", workload))
 }
