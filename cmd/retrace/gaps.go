@@ -26,13 +26,17 @@ type gapJSON struct {
 func (a *app) gapsCmd() *cobra.Command {
 	var q asked
 	var least int
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "gaps REF",
 		Short: "Say what stands in the way of restoring and reproducing a resource",
 		Long: `Say what stands in the way of restoring and reproducing a resource. Each rule,
 and how the score of 0 to 100 is made, is explained in docs/gaps.md. With
---fail-under, exit status 1 if the score is lower.`,
-		Example: "  retrace gaps forecast@3\n  retrace gaps forecast --fail-under 80",
+--fail-under, exit status 1 if the score is lower.
+
+What was kept elsewhere, in a registry or an object store, is taken to be there still;
+with --live, they are asked.`,
+		Example: "  retrace gaps forecast@3\n  retrace gaps forecast --live --fail-under 80",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -43,7 +47,11 @@ and how the score of 0 to 100 is made, is explained in docs/gaps.md. With
 				return err
 			}
 			defer b.Close()
-			gaps, err := v.Gaps(cmd.Context(), ref, b.held)
+			held := b.held
+			if live {
+				held = b.heldNow
+			}
+			gaps, err := v.Gaps(cmd.Context(), ref, held)
 			if err != nil {
 				return err
 			}
@@ -57,6 +65,7 @@ and how the score of 0 to 100 is made, is explained in docs/gaps.md. With
 		},
 	}
 	q.flags(cmd)
+	cmd.Flags().BoolVar(&live, "live", false, "ask registries and object stores whether what they held is there still")
 	cmd.Flags().IntVar(&least, "fail-under", 0, "exit with 1 if the score is under `N`, of 100")
 	return cmd
 }

@@ -235,6 +235,12 @@ func TestRevert(t *testing.T) {
 	if refs := repo.git(repo.bare, "for-each-ref", "refs/heads/y"); refs != "" {
 		t.Errorf("a refused revert pushed %s", refs)
 	}
+	if out := done(t, dir, "gaps", "image:"+pinned); strings.Contains(out, "content-missing") {
+		t.Errorf("gaps ask nobody unless told: %s", out)
+	}
+	if out := done(t, dir, "gaps", "image:"+pinned, "--live"); !strings.Contains(out, "content-missing") {
+		t.Errorf("gaps, asked live, of a deleted image: %s", out)
+	}
 	done(t, dir, "revert", "--repo", repo.url, "--to", "git:"+good, "--as", "y", "--push", "--force")
 	if message := repo.git(repo.bare, "log", "-1", "--format=%B", "y"); !strings.Contains(message, "Retrace-Forced: image "+pinned+": its registry does not have it") {
 		t.Errorf("a forced revert says %s", message)

@@ -110,6 +110,26 @@ func (b *book) probe(ctx context.Context, r schema.Resource) (bool, error) {
 	return false, fmt.Errorf("nobody can say whether a %s is still at %s", r.Kind, r.URI)
 }
 
+// heldNow is held, of what is kept elsewhere too: whoever has it is asked.
+func (b *book) heldNow(ctx context.Context, r schema.Resource) (bool, error) {
+	held, err := b.held(ctx, r)
+	if err != nil || !held || b.store == nil {
+		return held, err
+	}
+	if kept, err := b.store.Has(ctx, r.Key); err == nil && kept {
+		return true, nil
+	}
+	if repository, ok := strings.CutPrefix(r.URI, "oci://"); ok {
+		repository, _, _ = strings.Cut(repository, "@")
+		if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
+			repository = repository[:i]
+		}
+		_, found, err := oci.Registry{}.Resolve(ctx, repository+"@"+string(r.Key))
+		return found, err
+	}
+	return b.probe(ctx, r)
+}
+
 // checkCommit fetches the commit of a submodule.
 func (b *book) checkCommit(ctx context.Context, v *lineage.View, commit string) (string, error) {
 	k := schema.Key(schema.GitCommit + ":" + commit)
