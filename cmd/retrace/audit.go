@@ -25,6 +25,7 @@ func (a *app) auditCmd() *cobra.Command {
 	var origin bool
 	var whole ledgerAudit
 	var running workloadAudit
+	var who signedBy
 	cmd := &cobra.Command{
 		Use:   "audit --kubeconfig FILE | --workload W | -f FILE | --images FILE | --ledger DIR|URL",
 		Short: "Check what runs against the ledger, or a whole ledger against what it signed",
@@ -38,7 +39,8 @@ Verification Summary. --html writes a page with the lineage of each.
 
 With --images, check a list of images, one reference a line: is each resolved to a digest, is
 that digest recorded (a mere claim does not count), what was it built from, and,
-with --key, does the image carry a cosign signature by that key over this digest.
+with --key or --certificate-identity, does the image carry a cosign signature by that
+key, or by a certificate of that subject, over this digest.
 One PASS, FAIL or UNKNOWN for each, with reasons; what could not be checked is
 UNKNOWN and never passed. Each verdict of PASS or FAIL is recorded as a signed
 SLSA Verification Summary.
@@ -60,7 +62,8 @@ no matter of trust.`,
 			if whole.ledger != "" {
 				return whole.run(cmd, a)
 			}
-			auditor, err := newAuditor(whole.key, origin)
+			who.key = whole.key
+			auditor, err := newAuditor(who, origin)
 			if err != nil {
 				return cannot(err)
 			}
@@ -107,6 +110,7 @@ no matter of trust.`,
 	cmd.Flags().BoolVar(&whole.fresh, "fresh", false, "replay from entry 0, whatever earlier audits saw")
 	cmd.Flags().StringVar(&whole.out, "out", "audit.dsse", "`FILE` for the signed statement; empty for none")
 	cmd.Flags().StringVar(&whole.sign, "sign", "", "private key `FILE` to sign with (default your agent's)")
+	who.flags(cmd)
 	running.flags(cmd)
 	cmd.MarkFlagsOneRequired("images", "ledger", "kubeconfig", "workload", "filename")
 	cmd.MarkFlagsMutuallyExclusive("images", "ledger", "kubeconfig", "workload")
@@ -170,20 +174,56 @@ func manifestImages(files []string) ([]audit.Image, error) {
 	return list, nil
 }
 
-func newAuditor(key string, origin bool) (*audit.Auditor, error) {
-	auditor := &audit.Auditor{Resolver: oci.Registry{}, Policy: audit.Policy{Origin: origin}}
-	if key == "" {
-		return auditor, nil
+// signedBy says who has to have signed an image: the holder of a key, or somebody
+// by a certificate.
+type signedBy struct {
+	key                           string
+	identity, issuer, trustedRoot string
+}
+
+func (w *signedBy) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.identity, "certificate-identity", "", "images must be signed by a certificate of this `SUBJECT`")
+	cmd.Flags().StringVar(&w.issuer, "certificate-oidc-issuer", "", "that this `URL` vouches for")
+	cmd.Flags().StringVar(&w.trustedRoot, "trusted-root", "", "Sigstore trusted root `FILE`: the authorities and logs that are believed")
+	cmd.MarkFlagsRequiredTogether("certificate-identity", "certificate-oidc-issuer", "trusted-root")
+	cmd.MarkFlagsMutuallyExclusive("certificate-identity", "key")
+	cmd.MarkFlagsMutuallyExclusive("certificate-identity", "ledger")
+}
+
+// signer is nil where nobody is asked for.
+func (w *signedBy) signer() (audit.Signer, error) {
+	file := w.key
+	if w.identity != "" {
+		file = w.trustedRoot
 	}
-	pem, err := os.ReadFile(key)
+	if file == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	k, err := cosign.ParseKey(pem)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+	if w.identity != "" {
+		id, err := cosign.NewIdentity(w.identity, w.issuer, raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return id, nil
 	}
-	auditor.Signer, auditor.Policy.Key = k, k.ID()
+	k, err := cosign.ParseKey(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return k, nil
+}
+
+func newAuditor(who signedBy, origin bool) (*audit.Auditor, error) {
+	auditor := &audit.Auditor{Resolver: oci.Registry{}, Policy: audit.Policy{Origin: origin}}
+	signer, err := who.signer()
+	if err != nil || signer == nil {
+		return auditor, err
+	}
+	auditor.Signer, auditor.Policy.Key = signer, signer.ID()
 	return auditor, nil
 }
 

@@ -44,7 +44,7 @@ func (w *workloadAudit) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&w.files, "filename", "f", nil, "audit the images in this `FILE` or folder; with --kubeconfig, compare with it")
 	cmd.Flags().StringVar(&w.repo, "repo", "", "compare with the manifests in this repository, by `URL`, at the commit deployed")
 	cmd.Flags().StringVar(&w.branch, "branch", "main", "with --repo: the `BRANCH` that those commits have to be on")
-	cmd.Flags().StringVar(&w.bundle, "bundle", "", "also write page, verdicts and all proofs, for a machine with no network, to this zip `FILE`")
+	cmd.Flags().StringVar(&w.bundle, "bundle", "", "also write page, verdicts and proofs to this zip `FILE`")
 	cmd.Flags().StringVar(&w.html, "html", "", "also write the verdicts as one page, with pictures, to this `FILE`")
 }
 

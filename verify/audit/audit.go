@@ -92,9 +92,10 @@ type Ledger interface {
 	Manifest(ctx context.Context, digest schema.Key) (schema.Key, error)
 }
 
-// A Signer checks signatures of images by one key. *cosign.Key is one.
+// A Signer checks signatures of images by one key or identity. *cosign.Key and
+// *cosign.Identity are.
 type Signer interface {
-	// ID identifies the key.
+	// ID identifies the key or identity.
 	ID() string
 	// Signed says whether the image in repository (HOST/REPOSITORY) is signed
 	// by the key, and in words why, or why not. An error means that it could
@@ -344,8 +345,8 @@ func (a *Auditor) signed(ctx context.Context, image Image, v *Verdict) {
 	case err != nil:
 		v.add(CheckSigned, Unknown, -1, "the signatures could not be checked: %v", err)
 	case !signed:
-		v.add(CheckSigned, Fail, -1, "not signed by key %s: %s", a.Policy.Key, why)
+		v.add(CheckSigned, Fail, -1, "not signed by %s: %s", a.Policy.Key, why)
 	default:
-		v.add(CheckSigned, Pass, -1, "by key %s: %s", a.Policy.Key, why)
+		v.add(CheckSigned, Pass, -1, "by %s: %s", a.Policy.Key, why)
 	}
 }

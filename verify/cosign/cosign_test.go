@@ -8,7 +8,10 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +32,7 @@ import (
 	"github.com/sigstore/cosign/v2/pkg/oci"
 	ocilayout "github.com/sigstore/cosign/v2/pkg/oci/layout"
 	ociremote "github.com/sigstore/cosign/v2/pkg/oci/remote"
+	cosigntypes "github.com/sigstore/cosign/v2/pkg/types"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 
@@ -272,6 +276,70 @@ func TestCosignAgrees(t *testing.T) {
 		if (err == nil) != c.good {
 			t.Errorf("cosign with %s: %v", name, err)
 		}
+	}
+}
+
+// TestCommandAgrees compares each verdict with that of the cosign command.
+func TestCommandAgrees(t *testing.T) {
+	const version = "v2.6.5"
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := filepath.Join(cache, "retrace-parts", "cosign-"+version, "cosign")
+	if _, err := os.Stat(command); err != nil {
+		if os.Getenv("RETRACE_TEST_NOSKIP") == "1" {
+			t.Fatalf("no cosign command: %v; ci/cosign.sh builds it", err)
+		}
+		t.Skipf("no cosign command (ci/cosign.sh builds it): %v", err)
+	}
+	r := newRegistry(t)
+	key, other := ourKey(t), otherKey(t)
+	public := filepath.Join(t.TempDir(), "cosign.pub")
+	if err := os.WriteFile(public, key.pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	signed, wrong, both, replayed := r.push(), r.push(), r.push(), r.push()
+	key.sign(t, signed)
+	other.sign(t, wrong)
+	key.sign(t, both)
+	other.sign(t, both)
+	signatures, err := remote.Image(signatureTag(signed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(signatureTag(replayed), signatures); err != nil {
+		t.Fatal(err)
+	}
+	bundled, attested := r.push(), r.push()
+	key.bundle(t, bundled, bundled.DigestStr(), cosigntypes.CosignSignPredicateType)
+	key.bundle(t, attested, attested.DigestStr(), "https://example.com/attestation/v1")
+	root := filepath.Join(t.TempDir(), "root.json") // none: the key is given
+	if out, err := exec.Command(command, "trusted-root", "create", "--out", root).CombinedOutput(); err != nil {
+		t.Fatalf("cosign trusted-root create: %v\n%s", err, out)
+	}
+	for name, c := range map[string]struct {
+		image  name.Digest
+		bundle bool
+		want   bool
+	}{
+		"signed": {signed, false, true}, "unsigned": {r.push(), false, false}, "signed by another": {wrong, false, false}, "signed by both": {both, false, true},
+		"a copied signature": {replayed, false, false}, "a bundle": {bundled, true, true},
+	} {
+		args := []string{"verify", "--key", public, "--insecure-ignore-tlog=true", "--allow-insecure-registry"}
+		if c.bundle {
+			args = append(args, "--new-bundle-format", "--trusted-root", root)
+		}
+		cmd := exec.CommandContext(t.Context(), command, append(args, c.image.String())...)
+		cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		theirs := err == nil
+		if ours := key.check(t, c.image).Signed; ours != c.want || theirs != c.want {
+			t.Errorf("%s: we say %v, cosign says %v, want %v\n%s", name, ours, theirs, c.want, out)
+		}
+	}
+	if got := key.check(t, attested); got.Signed {
+		t.Errorf("an attestation counts as a signature: %+v", got)
 	}
 }
 
