@@ -70,6 +70,8 @@ type Options struct {
 	Held lineage.Held
 	// Restores runs restorations; without it, they are refused.
 	Restores Restores
+	// Reverts plans reverts; without it, none are.
+	Reverts Reverts
 	// Explain knows the errors of the log and of restorations: it returns nil for
 	// those that it does not know.
 	Explain func(error) *Error

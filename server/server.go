@@ -53,6 +53,8 @@ type Options struct {
 	Held lineage.Held
 	// Restorer plans restorations; without it, none are made.
 	Restorer Restorer
+	// Reverts plans reverts; without it, none are.
+	Reverts graphql.Reverts
 	// Places are the folders that a restoration may be asked to go to, by name.
 	Places map[string]string
 	// Limits of GraphQL requests.
@@ -120,6 +122,7 @@ func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, e
 		}
 		apiOptions.Restores = s.jobs
 	}
+	apiOptions.Reverts = s.opt.Reverts
 	var err error
 	if s.api, err = graphql.New(graph, s.measured(), apiOptions); err != nil {
 		return nil, err

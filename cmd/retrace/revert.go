@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
 	"filippo.io/torchwood"
 	"github.com/spf13/cobra"
 
+	"github.com/retrace-ledger/retrace/graphql"
+	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -73,6 +76,37 @@ func (a *app) revertCmd() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("plan", "push")
 	cmd.MarkFlagsMutuallyExclusive("plan", "force")
 	return cmd
+}
+
+// reverter plans reverts for a server, of the repositories that it watches: any
+// other address could be one that only the server can reach.
+type reverter struct{ b *book }
+
+// PlanRevert implements graphql.Reverts.
+func (r *reverter) PlanRevert(ctx context.Context, v *lineage.View, q graphql.RevertQuery) (*graphql.RevertPlan, error) {
+	if !slices.ContainsFunc(r.b.places(), func(p ingest.Place) bool { return git.SameRepository(p.URL, q.Repository) }) {
+		return nil, &graphql.Error{Code: graphql.CodeForbidden, Field: "repository", Message: "this server does not watch " + q.Repository}
+	}
+	if strings.HasPrefix(q.To, ".") || strings.HasPrefix(q.To, "/") {
+		return nil, &graphql.Error{Code: graphql.CodeBadInput, Field: "to", Message: "a path means something on the caller's machine only"}
+	}
+	clone, err := git.NewFetcher(r.b.env()).Clone(ctx, q.Repository)
+	if err != nil {
+		return nil, err
+	}
+	defer clone.Close()
+	plan, err := r.b.planRevert(ctx, v, clone, revertFlags{branch: q.Branch, to: q.To, paths: q.Paths})
+	if err != nil {
+		return nil, err
+	}
+	out := &graphql.RevertPlan{Repository: plan.Repository, Branch: plan.Branch, Head: plan.Head, To: plan.To, Said: plan.Said, Diff: plan.Diff, Size: plan.Size}
+	for _, f := range plan.Files {
+		out.Files = append(out.Files, graphql.RevertFile(f))
+	}
+	for _, n := range plan.Needs {
+		out.Needs = append(out.Needs, graphql.RevertNeed{Kind: n.Kind, Name: n.Name, Path: n.Path, Found: n.Found, Problem: n.Problem})
+	}
+	return out, nil
 }
 
 // reversion is a revert as it is planned, and what came of it.

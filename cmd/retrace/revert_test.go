@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
@@ -165,6 +168,57 @@ func TestRevert(t *testing.T) {
 	if head := repo.git(repo.bare, "for-each-ref", "--format=%(refname) %(objectname)"); head != "refs/heads/main "+bad {
 		t.Errorf("after a plan the repository has %s", head)
 	}
+
+	// A server shows the same plan, to who may read what files hold.
+	address, stop := serveSources(t, dir, "  - url: "+repo.url+"\n")
+	ask := func(repository, token string) (string, int) {
+		t.Helper()
+		query := fmt.Sprintf(`{ revertPlan(repository: %q, to: "git:%s") { head to files { path from to } diff needs { kind name path found problem } entry { index } } }`, repository, good)
+		body, err := json.Marshal(map[string]string{"query": query})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/graphql", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		raw, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw), resp.StatusCode
+	}
+	var at struct{ Token string }
+	if raw, err := os.ReadFile(filepath.Join(dir, dirName, "server.json")); err != nil || json.Unmarshal(raw, &at) != nil {
+		t.Fatal(err)
+	}
+	var shown struct {
+		Data struct {
+			RevertPlan struct {
+				Head, To, Diff string
+				Needs          []struct{ Name, Problem string }
+			}
+		}
+	}
+	if raw, status := ask(repo.url, at.Token); status != 200 || json.Unmarshal([]byte(raw), &shown) != nil || shown.Data.RevertPlan.Diff != plan.Diff || shown.Data.RevertPlan.Head != "gitCommit:"+bad || len(shown.Data.RevertPlan.Needs) != 3 {
+		t.Errorf("the plan by GraphQL: %d %s", status, raw)
+	}
+	if raw, status := ask(repo.url, ""); status != 401 || strings.Contains(raw, "+one") {
+		t.Errorf("the plan without a token: %d %s", status, raw)
+	}
+	if raw, _ := ask("git+file:///etc", at.Token); !strings.Contains(raw, `"FORBIDDEN"`) {
+		t.Errorf("the plan of a repository that nobody watches: %s", raw)
+	}
+	stop()
 
 	// One path, on a new branch.
 	out = done(t, dir, "revert", "--repo", repo.url, "--to", "git:"+good, "--paths", "apps/api.yaml", "--push")

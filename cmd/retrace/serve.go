@@ -103,7 +103,7 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 		return cannot(err)
 	}
 	opt := &server.Options{
-		Content: store, Held: b.held, Restorer: &restorer{b: b}, Places: c.Places, Scratch: os.TempDir(), Logger: logger,
+		Content: store, Held: b.held, Restorer: &restorer{b: b}, Reverts: &reverter{b}, Places: c.Places, Scratch: os.TempDir(), Logger: logger,
 		NoIntrospection: c.Introspection != nil && !*c.Introspection,
 	}
 	feeder, err := feeder(dir, l, c.Witness, logger)

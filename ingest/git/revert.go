@@ -325,3 +325,10 @@ func (c *Clone) Manifests(commit string) (map[string][]byte, error) {
 	})
 	return out, err
 }
+
+// SameRepository says whether two source URLs are of one repository.
+func SameRepository(a, b string) bool {
+	one, errA := parseURL(a)
+	two, errB := parseURL(b)
+	return errA == nil && errB == nil && one.repository == two.repository
+}
