@@ -70,7 +70,7 @@ no matter of trust.`,
 			if running.asks() {
 				return running.run(cmd, a, auditor)
 			}
-			list, err := listImages(images, running.files)
+			list, models, err := listImages(images, running.files)
 			if err != nil {
 				return cannot(err)
 			}
@@ -87,12 +87,16 @@ no matter of trust.`,
 			if err := heed(cmd.Context(), b, v, auditor); err != nil {
 				return err
 			}
+			auditor.Models = &imageRecords{v: v}
 			var verdicts []audit.Verdict
 			for verdict, err := range auditor.Audit(cmd.Context(), list) {
 				if err != nil {
 					return cannot(err)
 				}
 				verdicts = append(verdicts, verdict)
+			}
+			for _, uri := range models {
+				verdicts = append(verdicts, auditor.Model(cmd.Context(), uri))
 			}
 			entries, err := b.recordVerdicts(cmd.Context(), auditor.Policy, verdicts)
 			if err != nil {
@@ -131,47 +135,48 @@ no matter of trust.`,
 	return cmd
 }
 
-// listImages reads a list of images, or finds those that manifests name.
-func listImages(images string, files []string) ([]audit.Image, error) {
+// listImages reads a list of images, or finds those that manifests name, and the
+// places that they have models served from.
+func listImages(images string, files []string) (list []audit.Image, models []string, err error) {
 	if images == "" {
 		return manifestImages(files)
 	}
 	f := os.Stdin
 	if images != "-" {
-		var err error
 		if f, err = os.Open(images); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer f.Close()
 	}
-	list, err := audit.ParseImages(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", images, err)
+	if list, err = audit.ParseImages(f); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", images, err)
 	}
-	return list, nil
+	return list, nil, nil
 }
 
-// manifestImages are the images that manifests name.
-func manifestImages(files []string) ([]audit.Image, error) {
+// manifestImages are the images and the models that manifests name.
+func manifestImages(files []string) (list []audit.Image, models []string, err error) {
 	manifests, err := readManifests(files)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var list []audit.Image
 	for _, n := range git.NeedsOf(manifests) {
+		if n.Kind == git.NeedsModel {
+			models = append(models, n.Name)
+		}
 		if n.Kind != git.NeedsImage {
 			continue
 		}
 		image, err := audit.ParseImage(n.Name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", n.Path, err)
+			return nil, nil, fmt.Errorf("%s: %w", n.Path, err)
 		}
 		list = append(list, image)
 	}
-	if len(list) == 0 {
-		return nil, errors.New("the manifests name no image")
+	if len(list)+len(models) == 0 {
+		return nil, nil, errors.New("the manifests name no image and no model")
 	}
-	return list, nil
+	return list, models, nil
 }
 
 // signedBy says who has to have signed an image: the holder of a key, or somebody

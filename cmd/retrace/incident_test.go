@@ -116,6 +116,12 @@ spec:
 // its replica set, a pod, and the history of the application.
 func (s *shop) deploy(image string, replicas int, commit string) {
 	s.t.Helper()
+	s.deployAs(image, image, replicas, commit)
+}
+
+// deployAs has the cluster run an image that is asked for by another name.
+func (s *shop) deployAs(asked, image string, replicas int, commit string) {
+	s.t.Helper()
 	apps, core := "/apis/apps/v1/namespaces/"+s.ns, "/api/v1/namespaces/"+s.ns
 	digest := image[strings.IndexByte(image, '@')+1:]
 	short := digest[len("sha256:"):][:8]
@@ -125,7 +131,7 @@ func (s *shop) deploy(image string, replicas int, commit string) {
 	labels := map[string]any{"app": "api"}
 	spec := map[string]any{
 		"replicas": replicas, "selector": map[string]any{"matchLabels": labels},
-		"template": map[string]any{"metadata": map[string]any{"labels": labels}, "spec": map[string]any{"containers": []any{map[string]any{"name": "api", "image": image}}}},
+		"template": map[string]any{"metadata": map[string]any{"labels": labels}, "spec": map[string]any{"containers": []any{map[string]any{"name": "api", "image": asked}}}},
 	}
 	uid := s.put(apps+"/deployments", "api", map[string]any{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"name": "api", "labels": labels}, "spec": spec})
 	set := s.put(apps+"/replicasets", "api-"+short, map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": spec,
@@ -141,9 +147,11 @@ func (s *shop) deploy(image string, replicas int, commit string) {
 	}
 	s.kube.Do(s.t, "POST", core+"/pods", map[string]any{"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{"name": "api-" + short, "labels": labels, "ownerReferences": owner("apps/v1", "ReplicaSet", "api-"+short, set)},
-		"spec":     map[string]any{"containers": []any{map[string]any{"name": "api", "image": image}}}})
+		"spec":     map[string]any{"initContainers": []any{map[string]any{"name": "migrate", "image": asked}}, "containers": []any{map[string]any{"name": "api", "image": asked}}}})
 	s.kube.Do(s.t, "PATCH", core+"/pods/api-"+short+"/status", map[string]any{"status": map[string]any{
-		"phase": "Running", "containerStatuses": []any{map[string]any{"name": "api", "image": image, "imageID": "docker-pullable://" + image, "restartCount": 0, "ready": true}},
+		"phase":                 "Running",
+		"containerStatuses":     []any{map[string]any{"name": "api", "image": asked, "imageID": "docker-pullable://" + image, "restartCount": 0, "ready": true}},
+		"initContainerStatuses": []any{map[string]any{"name": "migrate", "image": asked, "imageID": "docker-pullable://" + image, "restartCount": 0, "ready": true}},
 	}})
 	s.put("/apis/argoproj.io/v1alpha1/namespaces/"+s.ns+"/applications", "shop", map[string]any{"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": map[string]any{"name": "shop"},
 		"status": map[string]any{
@@ -295,13 +303,23 @@ func TestIncident(t *testing.T) {
 		s.kube.Do(t, "PATCH", apps, map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"hostNetwork": nil}}}})
 	}
 
-	// A tag that was moved: what runs is not what the tag says now, and that tag
-	// decides nothing.
-	s.deploy(good, 2, commit)
+	// A tag that was moved away from what runs decides nothing where a digest was
+	// asked for; where the tag was, the next pod runs something else.
+	byTag := s.repo.commit("by tag", map[string]string{"apps/api.yaml": s.object(s.api+":v1", 2)})
+	s.deployAs(s.api+":v1", good, 2, byTag)
+	s.watch()
+	if out, status := s.audit(); status != 0 || !strings.Contains(out, "note     tag       asked for by tag, which points at what runs") {
+		t.Errorf("by tag: %d\n%s", status, out)
+	}
 	s.image("v1")
 	s.watch()
-	if out, status := s.audit(); status != 0 {
-		t.Errorf("a tag that moved away from what runs: %d\n%s", status, out)
+	if out, status := s.audit(); status != 2 || !strings.Contains(out, "unknown  tag       asked for by a tag that points at ") {
+		t.Errorf("by a tag that was moved: %d\n%s", status, out)
+	}
+	s.deploy(good, 2, commit)
+	s.watch()
+	if out, status := s.audit(); status != 0 || strings.Count(out, "pass     signed") != 2 {
+		t.Errorf("by digest, and a tag that was moved: %d\n%s", status, out)
 	}
 
 	// The bad state is deployed from Git, found, traced and reverted.

@@ -239,7 +239,7 @@ func TestVolumeSnapshots(t *testing.T) {
 	content := "content-" + c.namespace
 	server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents", map[string]any{
 		"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": map[string]any{"name": content},
-		"spec": map[string]any{"driver": "ebs.csi.example.com"}, "status": map[string]any{"snapshotHandle": "snap-0123"},
+		"spec": map[string]any{"driver": "ebs.csi.example.com", "deletionPolicy": "Delete"}, "status": map[string]any{"snapshotHandle": "snap-0123"},
 	})
 	take("before", "raw", "2026-08-01T10:01:00Z", content, true) // while the step ran
 	take("after", "raw", "2026-08-01T10:02:30Z", content, true)
@@ -250,13 +250,16 @@ func TestVolumeSnapshots(t *testing.T) {
 	said, _ := c.told(t, c.open(t, nil), "")
 	var got []string
 	for line := range strings.Lines(said) {
-		if strings.Contains(line, "csi://") || strings.Contains(line, "volumesnapshot://") {
+		if makes := strings.Contains(line, "makes "); makes && (strings.Contains(line, "csi://") || strings.Contains(line, "volumesnapshot://")) {
 			got = append(got, strings.TrimSpace(line))
 		}
 	}
 	want := []string{"makes /raw uri:csi://ebs.csi.example.com/snap-0123", "makes /raw uri:volumesnapshot://" + c.namespace + "/unknown#UID"}
 	if !slices.Equal(got, want) {
 		t.Errorf("snapshots %q, want %q:\n%s", got, want, said)
+	}
+	if n := strings.Count(said, "snapshot-policy-delete"); n != 1 {
+		t.Errorf("%d gaps for a snapshot that goes with its object, want 1:\n%s", n, said)
 	}
 }
 

@@ -21,8 +21,9 @@ var (
 
 // taken is a snapshot of a claim.
 type taken struct {
-	uri string
-	at  time.Time
+	uri     string
+	at      time.Time
+	deleted bool // with the VolumeSnapshot: its deletion policy is not to retain it
 }
 
 // snapshots finds those of the claims that steps of the run mounted. A cluster
@@ -55,14 +56,14 @@ func (s *source) snapshots(ctx context.Context, w *workflow) error {
 		if json.Unmarshal(o.Raw, &v) != nil || !v.Status.Ready || v.Status.Created.IsZero() || !slices.Contains(claims, v.Spec.Source.Claim) {
 			continue // not one of ours, or none yet; an odd one says nothing
 		}
-		uri, err := s.handle(ctx, v.Status.Content)
+		uri, deleted, err := s.handle(ctx, v.Status.Content)
 		if err != nil {
 			return err
 		}
 		if uri == "" {
 			uri = "volumesnapshot://" + w.Metadata.Namespace + "/" + o.Meta.Name + "#" + o.Meta.UID
 		}
-		w.taken[v.Spec.Source.Claim] = append(w.taken[v.Spec.Source.Claim], taken{uri, v.Status.Created})
+		w.taken[v.Spec.Source.Claim] = append(w.taken[v.Spec.Source.Claim], taken{uri, v.Status.Created, deleted})
 	}
 	for _, all := range w.taken {
 		slices.SortFunc(all, func(a, b taken) int { return a.at.Compare(b.at) })
@@ -70,31 +71,32 @@ func (s *source) snapshots(ctx context.Context, w *workflow) error {
 	return nil
 }
 
-// handle is what a driver calls a snapshot, as a URI; "" where the cluster does
-// not tell.
-func (s *source) handle(ctx context.Context, content string) (string, error) {
+// handle is what a driver calls a snapshot, as a URI, and whether it goes with the
+// object; "" where the cluster does not tell.
+func (s *source) handle(ctx context.Context, content string) (uri string, deleted bool, err error) {
 	if content == "" {
-		return "", nil
+		return "", false, nil
 	}
 	o, err := s.client.Get(ctx, volumeContents, "", content)
 	if unavailable(err) {
-		return "", nil
+		return "", false, nil
 	}
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	var c struct {
 		Spec struct {
 			Driver string `json:"driver"`
+			Policy string `json:"deletionPolicy"`
 		} `json:"spec"`
 		Status struct {
 			Handle string `json:"snapshotHandle"`
 		} `json:"status"`
 	}
 	if json.Unmarshal(o.Raw, &c) != nil || c.Spec.Driver == "" || c.Status.Handle == "" {
-		return "", nil
+		return "", false, nil
 	}
-	return "csi://" + c.Spec.Driver + "/" + c.Status.Handle, nil
+	return "csi://" + c.Spec.Driver + "/" + c.Status.Handle, c.Spec.Policy == "Delete", nil
 }
 
 // unavailable says whether a type is not there, or not for us to read.

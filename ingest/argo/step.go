@@ -336,6 +336,9 @@ func (s *step) mounts() {
 	for _, m := range s.w.mounted(s.n) {
 		s.use(schema.Descriptor{Name: m.path, URI: "pvc://" + s.w.Metadata.Namespace + "/" + m.name}, "")
 		for _, snapshot := range s.w.left(s.n, m.name) {
+			if snapshot.deleted {
+				s.gap("snapshot-policy-delete", "%s: %s", m.path, snapshot.uri)
+			}
 			s.output(schema.Descriptor{Name: m.path, URI: snapshot.uri, Annotations: map[string]any{schema.AnnotationKind: "snapshot"}})
 		}
 	}

@@ -64,12 +64,18 @@ type workload struct {
 func id(namespace, kind, name string) string { return namespace + "/" + kind + "/" + name }
 
 type podSpec struct {
-	Containers []struct {
-		Name  string `json:"name"`
-		Image string `json:"image"`
-	} `json:"containers"`
-	NodeName string `json:"nodeName"`
+	Containers     []askedContainer `json:"containers"`
+	InitContainers []askedContainer `json:"initContainers"`
+	NodeName       string           `json:"nodeName"`
 }
+
+type askedContainer struct {
+	Name  string `json:"name"`
+	Image string `json:"image"`
+}
+
+// all are the containers of either kind: names are of one space.
+func (s podSpec) all() []askedContainer { return slices.Concat(s.InitContainers, s.Containers) }
 
 // template is what workloads have in common.
 type template struct {
@@ -102,7 +108,7 @@ func newWorkload(o kube.Object) (*workload, error) {
 	}
 	w := &workload{id: id(o.Meta.Namespace, o.Type.Kind, o.Meta.Name), kind: o.Type.Kind, uid: o.Meta.UID, object: o.Raw, asked: map[string]string{}, ran: map[schema.RunningContainer]bool{}}
 	for _, spec := range []podSpec{t.Spec.Template.Spec, t.Spec.JobTemplate.Spec.Template.Spec} {
-		for _, c := range spec.Containers {
+		for _, c := range spec.all() {
 			if c.Name != "" && c.Image != "" {
 				w.asked[c.Name] = c.Image
 			}
@@ -200,14 +206,16 @@ type pod struct {
 	} `json:"metadata"`
 	Spec   podSpec `json:"spec"`
 	Status struct {
-		Phase      string `json:"phase"`
-		Containers []struct {
-			Name    string `json:"name"`
-			Image   string `json:"image"`
-			ImageID string `json:"imageID"`
-			Ready   bool   `json:"ready"`
-		} `json:"containerStatuses"`
+		Phase          string            `json:"phase"`
+		Containers     []containerStatus `json:"containerStatuses"`
+		InitContainers []containerStatus `json:"initContainerStatuses"`
 	} `json:"status"`
+}
+
+type containerStatus struct {
+	Name    string `json:"name"`
+	Image   string `json:"image"`
+	ImageID string `json:"imageID"`
 }
 
 // counts says whether the pod's images are what its workload runs, or ran.
@@ -218,11 +226,11 @@ func (p *pod) counts() bool {
 // containers are the images that a pod ran.
 func (p *pod) containers(platforms map[string]string) []schema.RunningContainer {
 	asked := map[string]string{}
-	for _, c := range p.Spec.Containers {
+	for _, c := range p.Spec.all() {
 		asked[c.Name] = c.Image
 	}
 	var out []schema.RunningContainer
-	for _, c := range p.Status.Containers {
+	for _, c := range slices.Concat(p.Status.InitContainers, p.Status.Containers) {
 		r := schema.RunningContainer{Name: c.Name, Image: asked[c.Name], Platform: platforms[p.Spec.NodeName]}
 		if r.Image == "" {
 			r.Image = c.Image

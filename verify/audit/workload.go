@@ -11,6 +11,7 @@ import (
 // The checks of workloads, beside those of their images.
 const (
 	CheckState    = "state"    // what runs is what the ledger saw run last
+	CheckTag      = "tag"      // a tag that is asked for points at what runs
 	CheckModel    = "model"    // the bytes of a model that is served, and what made them
 	CheckManifest = "manifest" // the object is as the manifest has it
 	CheckCommit   = "commit"   // the commit that it was deployed from is on the branch
@@ -121,10 +122,37 @@ func (a *Auditor) container(ctx context.Context, c schema.RunningContainer) (Ver
 	if image.Digest != "" && image.Digest != v.Digest {
 		v.add(CheckResolved, Note, -1, "asked for as %s, which may be an index of several", image.Digest)
 	}
+	if image.Digest == "" {
+		a.tag(ctx, c.Image, &v)
+	}
 	a.recorded(ctx, &v)
 	a.signed(ctx, image, &v)
 	v.Result = overall(v.Reasons)
 	return v, nil
+}
+
+// tag looks whether a container that asks for its image by tag would be given the
+// same again. Where it would not, what runs holds until its next pod starts.
+func (a *Auditor) tag(ctx context.Context, ref string, v *Verdict) {
+	now, found, err := a.Resolver.Resolve(ctx, ref)
+	switch {
+	case err != nil:
+		v.add(CheckTag, Note, -1, "asked for by tag, and where that points now could not be asked: %v", err)
+	case !found:
+		v.add(CheckTag, Unknown, -1, "asked for by a tag that is not there any more: its next pod cannot start")
+	case now != v.Digest:
+		v.add(CheckTag, Unknown, -1, "asked for by a tag that points at %s now: its next pod runs something else", now)
+	default:
+		v.add(CheckTag, Note, -1, "asked for by tag, which points at what runs; a digest could not be moved")
+	}
+}
+
+// Model judges what is at a place that manifests have a model served from.
+func (a *Auditor) Model(ctx context.Context, uri string) Verdict {
+	v := Verdict{Ref: uri}
+	a.model(ctx, &v, uri)
+	v.Result = overall(v.Reasons)
+	return v
 }
 
 // model judges what is served from a place.
