@@ -69,7 +69,7 @@ func (g *Graph) advance(w *indexer) error {
 	for _, e := range w.erasures {
 		g.holes.learn(e)
 	}
-	g.retractions = append(g.retractions, w.retractions...)
+	g.retractions.learn(w.retractions...)
 	g.holes.bodiless = append(g.holes.bodiless, w.bodiless...)
 	for _, t := range w.trust {
 		if err := g.learn(t); err != nil {

@@ -54,7 +54,7 @@ type Graph struct {
 	changed     chan struct{}      // closed and replaced when state moves
 	cache       *cache
 	holes       holes
-	retractions []retraction // in the ledger's order
+	retractions retractions
 }
 
 // Reads is how often views asked the store since g was opened. What they find in

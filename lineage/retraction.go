@@ -20,7 +20,7 @@ type Retraction struct {
 	At     time.Time // when it was recorded
 }
 
-// retraction is one that was followed, whoever signed it. Graph.mu guards the list.
+// retraction is one that was followed, whoever signed it.
 type retraction struct {
 	by int64
 	schema.Retraction
@@ -39,17 +39,28 @@ func (w *indexer) retraction(d *decoded) error {
 	return w.putJSON(key(tagRetraction, d.Index), r.Retraction)
 }
 
+// retractions are those that were followed, by the entry that they withdraw, in the
+// ledger's order.
+type retractions map[int64][]retraction
+
+func (all retractions) learn(list ...retraction) {
+	for _, r := range list {
+		all[r.Index] = append(all[r.Index], r)
+	}
+}
+
 // loadRetractions reads those that the index holds.
-func loadRetractions(txn *badger.Txn) (list []retraction, err error) {
-	err = scan(txn, key(tagRetraction), func(k, v []byte) error {
+func loadRetractions(txn *badger.Txn) (retractions, error) {
+	all := retractions{}
+	err := scan(txn, key(tagRetraction), func(k, v []byte) error {
 		r := retraction{by: entryAt(k, 1)}
 		if err := json.Unmarshal(v, &r.Retraction); err != nil {
 			return fmt.Errorf("reading retraction %d of the lineage index: %w", r.by, err)
 		}
-		list = append(list, r)
+		all.learn(r)
 		return nil
 	})
-	return list, err
+	return all, err
 }
 
 // Retraction says whether the entry at index was withdrawn, and by which entry
@@ -57,10 +68,10 @@ func loadRetractions(txn *badger.Txn) (list []retraction, err error) {
 // signed by a signer of the other or by who is trusted for it there.
 func (v *View) Retraction(index int64) (Retraction, bool, error) {
 	v.g.mu.RLock()
-	list := v.g.retractions
+	list := v.g.retractions[index]
 	v.g.mu.RUnlock()
 	for _, r := range list {
-		if r.Index != index || r.by >= v.size {
+		if r.by >= v.size {
 			continue
 		}
 		by, err := v.Entry(r.by)

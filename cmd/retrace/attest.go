@@ -19,7 +19,6 @@ type wordFlags struct {
 
 func (f *wordFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "key", "", "your private key `FILE`: of retrace, or of cosign")
-	cmd.Flags().StringVar(&f.by, "by", "", "`WHO` gives it; you, if left out")
 	cmd.Flags().StringVar(&f.namespace, "namespace", schema.DefaultNamespace, "`NAMESPACE` of the entry")
 	cmd.MarkFlagRequired("key")
 }
@@ -55,6 +54,7 @@ know: attested where the key is trusted for it (` + "`retrace keys trust KEY.pub
 		},
 	}
 	f.flags(cmd)
+	cmd.Flags().StringVar(&f.by, "by", "", "`WHO` gives it; you, if left out")
 	cmd.Flags().StringVar(&claim, "claim", "", "what you vouch for, in `TEXT`")
 	cmd.Flags().StringVar(&comment, "comment", "", "what else there is to say, in `TEXT`")
 	return cmd
