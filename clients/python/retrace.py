@@ -10,6 +10,7 @@ without it, verify() says that it could not check.
 """
 
 import base64
+import collections
 import hashlib
 import html
 import json
@@ -38,8 +39,6 @@ __all__ = ["connect", "Client", "RetraceError", "step", "Lineage", "Verification
 PROVENANCE = "https://slsa.dev/provenance/v1"
 MODEL = "https://github.com/retrace-ledger/retrace/predicates/model/v1"
 RUN = "https://github.com/retrace-ledger/retrace/run/v1"
-GENESIS = "https://github.com/retrace-ledger/retrace/predicates/genesis/v1"
-TRUST = "https://github.com/retrace-ledger/retrace/predicates/trust/v1"
 STEP = "https://github.com/retrace-ledger/retrace/step/v1"
 BUILDER = "https://github.com/retrace-ledger/retrace/clients/python"
 
@@ -584,12 +583,12 @@ class _Unknown(Exception):
 
 
 def verify(bundle, key=None, lineage=None):
-    """Check a bundle with the log's public key: that the log signed its
-    checkpoint; that each entry is in the log; that the entries name what was
-    asked for and state each edge, and are signed by those whose word the edge is
-    said to be; that no input of a step shown is left out; with lineage, that it is
-    the answer that was shown. Not checked is what only a walk over the entries
-    tells: that they state no further edges. `retrace verify` walks."""
+    """Check a bundle with the log's public key, as `retrace verify` does: that the
+    log signed its checkpoint, with that key or with one that rotations in the
+    bundle lead to from it or back; that each entry is in the log; that the entries
+    name what was asked for; that a walk over them gives exactly the edges shown,
+    graded as the ledger's operator trusts keys; with lineage, that it is the answer
+    that was shown."""
     try:
         import cryptography  # noqa: F401
     except ImportError:
@@ -604,19 +603,15 @@ def verify(bundle, key=None, lineage=None):
         return Verification(None, str(e), checked)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, struct.error, RecursionError) as e:
         return Verification(None, f"it is not a well-formed bundle: {type(e).__name__}: {e}", checked)
-    unchecked.append("that the entries state no further edges: `retrace verify` walks them all; nor that no entry was left out, which no proof shows")
+    unchecked.append("that no entry was left out, which no proof shows: others may state more, or retract or revoke")
+    unchecked.append("when: the times are the operator's, and whether witnesses cosigned is for `retrace verify --policy` to say")
     unchecked.append("that what the signers of the entries state is true")
     return Verification(True, "", checked, unchecked)
 
 
-# Members of a claim and of an edge that are left out where they are empty.
-_CLAIM = ("name", "root", "run", "direction", "edges")
-_EDGE = ("role", "path")
-
-
 class _Proof:
-    """A bundle (docs/formats.md, "Bundle") that is being checked. What held is
-    said in checked, what cannot be known from here in unchecked."""
+    """A bundle (docs/formats.md, "Bundle") that is being checked, as package verify
+    does. What held is said in checked, what cannot be known from here in unchecked."""
 
     def __init__(self, bundle, vkey, checked, unchecked):
         self.vkey, self.checked, self.unchecked = vkey, checked, unchecked
@@ -624,174 +619,209 @@ class _Proof:
         self.doc = _unjson(raw)
         if self.doc["format"] != "retrace bundle v1":
             raise _Unknown(f"its format is {self.doc['format']!r}, and this module reads 'retrace bundle v1'")
-        if _canonical(self.doc) + b"\n" != raw:
-            raise ValueError("it is not in its one encoding, canonical JSON and a newline")
-        if not (set(self.doc) <= {"format", "checkpoint", "entries", "claim"} and all(set(e) <= {"index", "body", "commitment", "proof"} for e in self.doc["entries"])):
-            raise ValueError("it has members that are not known")
+        if not _fits(self.doc, _BUNDLE):
+            raise ValueError("a member is not known, or missing, or of another form")
         self.claim = self.doc["claim"]
         self.edges = self.claim.get("edges") or []
-        for part, optional in ((self.claim, _CLAIM), *((e, _EDGE) for e in self.edges)):
-            if any(part.get(m) in ("", []) for m in optional) or part.get("depth", 0) < 0:
-                raise ValueError("it states what is left out in its one encoding")
-        self.entries = {}  # by index; None where the body is withheld
+        self.withheld = [e["index"] for e in self.doc["entries"] if "body" not in e]
+        if _canonical(self.doc) + b"\n" != raw or not all(("body" in e) != ("commitment" in e) for e in self.doc["entries"]):
+            raise ValueError("it is not in its one encoding, canonical JSON and a newline")
         indexes = [e["index"] for e in self.doc["entries"]]
         if not indexes or indexes[0] != 0 or indexes != sorted(set(indexes)):
             raise ValueError("its entries are not in ascending order from genesis, entry 0, on")
 
     def check(self, lineage):
-        bodies = [_unbase64(e["body"]) if "body" in e else None for e in self.doc["entries"]]
-        if any(b and _Entry(b).rotates() for b in bodies):
-            raise _Unknown("a key of this log was rotated; `retrace verify` follows rotations, this module does not")
-        origin, size, root = _open_note(self.doc["checkpoint"], self.vkey)
+        bodies = {e["index"]: _unbase64(e["body"]) if "body" in e else None for e in self.doc["entries"]}
+        self.entries = {i: _Entry(body) if body is not None else None for i, body in bodies.items()}  # None where the body is withheld
+        self.rotated = []
+        signer, self.first = self._keys_of_log()
+        origin, size, root = _open_note(self.doc["checkpoint"], signer)
         self.checked.append(f"the log {origin} signed its first {size} entries")
         if not 1 <= self.claim["size"] <= size:
             raise _False(f"it speaks for {self.claim['size']} entries, and {size} were signed")
-        for e, body in zip(self.doc["entries"], bodies):
-            leaf = hashlib.sha256(b"retrace leaf v1\n" + body).digest() if body is not None else _unbase64(e["commitment"])
-            _inclusion(leaf, e["index"], size, [_unbase64(h) for h in e["proof"]], root)
+        for e in self.doc["entries"]:
+            body = bodies[e["index"]]
+            leaf = hashlib.sha256(b"retrace leaf v1\n" + body).digest() if body is not None else _hash_of(e["commitment"])
+            _inclusion(leaf, e["index"], size, [_hash_of(h) for h in e["proof"]], root)
             if e["index"] >= self.claim["size"]:
                 raise _False(f"it rests on entry {e['index']} and speaks for the first {self.claim['size']}")
-            self.entries[e["index"]] = _Entry(body) if body is not None else None
         self.checked.append(f"{len(bodies)} entries are in it, byte for byte")
-        self._genesis(origin)
+        self.checked += self.rotated
+        self._genesis()
         self._grade()
+        self.facts = {i: e.facts for i, e in self.entries.items() if e and e.facts}
+        newer = sorted({f.newer for f in self.facts.values()} - {""})
+        if newer:
+            raise _Unknown(f"it rests on statements of a type that this module does not know: {', '.join(newer)}; a newer `retrace verify` may know it")
         if self.claim.get("name"):
             self._name()
         self._asked()
-        self._walk()
-        if None in self.entries.values():
-            self.unchecked.append("what entries state whose bodies are withheld or erased")
+        self._answer()
+        if self.withheld:
+            self.unchecked.append(f"what {len(self.withheld)} entries state whose bodies are withheld or erased")
         if lineage is not None:
             self._shown(lineage)
 
-    def _genesis(self, origin):
-        genesis = self.entries[0]
-        if genesis is None or genesis.statement is None:
+    def _keys_of_log(self):
+        """The key that has to have signed the checkpoint, and the one that genesis has
+        to name: both the one given, unless rotations in the bundle say otherwise
+        (verify/chain.go)."""
+        genesis = self.entries[0] and self.entries[0].predicate("genesis/v1")
+        try:
+            logs, observers = [(_vkey_of(genesis["logKey"]), 0)], [_public(genesis["observerKey"])]
+        except (KeyError, TypeError, ValueError):
+            return self.vkey, self.vkey  # what is wrong with genesis is said when it is checked
+        if logs[0][0][0] != genesis.get("origin"):
+            return self.vkey, self.vkey
+        used = {_key_id(logs[0][0][2]), _key_id(observers[0])}
+        for index, e in self.entries.items():
+            trust = e and e.predicate("trust/v1")
+            if not trust or trust.get("action") != "rotate" or trust.get("role") not in ("log", "observer") or len(e.signatures) < 2 or not e.signed(observers[-1]):
+                continue
+            key, of_log = _public(trust["key"]), trust["role"] == "log"
+            before = logs[-1][0][2] if of_log else observers[-1]
+            if (_key_id(key) != trust.get("keyID") or trust.get("replaces") != _key_id(before) or trust["keyID"] in used
+                    or _time(trust.get("notBefore")) != _time(e.header["recordedAt"]) or of_log and not _ed25519_bytes(key)):
+                raise _False(f"entry {index} does not put a key in the place of the {'log' if of_log else 'observer'} key that was in force")
+            link = (_log_key(genesis["origin"], _ed25519_bytes(key)), index) if of_log else None
+            # Another key of the given one's name and hash must not pass for it: 32 bits are no proof.
+            passed = [self.vkey[2] for k in (logs[-1][0], link[0]) if k[:2] == self.vkey[:2]] if of_log else []
+            if not all(e.signed(k) for k in (before, key, *passed)):
+                raise _False(f"entry {index} rotates a key of the log, and the key before or the key itself did not sign it")
+            used.add(trust["keyID"])
+            logs, observers = (logs + [link], observers) if of_log else (logs, observers + [key])
+            self.rotated.append(f"entry {index} put another {'log' if of_log else 'observer'} key in the place of the one before; both signed it")
+        if len(logs) == 1:
+            return self.vkey, self.vkey
+        known = [k[:2] for k, _ in logs]
+        if self.vkey[:2] not in known:
+            raise _False("the key given is not one of this log: neither genesis nor a rotation in the bundle names it")
+        if self.vkey[:2] != known[-1]:
+            self.unchecked.append(f"that the key given is still to be trusted: it was replaced, and whoever has it can sign a tree without the rotation. Verify with {logs[-1][0][3]} from now on")
+        size = int(self.doc["checkpoint"].split("\n")[1])
+        signer = next((k for k, since in reversed(logs) if since < size), logs[0][0])
+        return [self.vkey if k[:2] == self.vkey[:2] else k for k in (signer, logs[0][0])]
+
+    def _genesis(self):
+        if self.entries[0] is None:
             raise ValueError("genesis, entry 0, has no body")
-        stated = genesis.statement["predicate"]
-        if genesis.statement["predicateType"] != GENESIS or stated.get("origin") != origin or stated.get("logKey", "").strip() != self.vkey[3]:
+        genesis = self.entries[0].predicate("genesis/v1")
+        if not genesis or (genesis["origin"], _vkey_of(genesis["logKey"])[:2]) != (self.first[0], self.first[:2]):
             raise _False("entry 0 is not the genesis of the log with this key")
-        self.observer = _public(stated["observerKey"])
-        if not genesis.signed(self.observer):
+        self.observer = _public(genesis["observerKey"])
+        if not self.entries[0].signed(self.observer):
             raise _False("entry 0 is not signed by the observer that it names")
 
     def _grade(self):
-        """Grade each entry by the trust entries in the bundle (schema/trust.go)."""
-        trusts, keys, observer = {}, {}, _key_id(self.observer)
+        """Grade each entry by the trust entries in the bundle (schema/trust.go). An
+        observer's own signatures count for what was recorded while it was in force."""
+        first = _key_id(self.observer)
+        keys, trusts, observers = {first: self.observer}, {}, [(first, _time(None))]
         for e in self.entries.values():
-            if e and e.statement and e.statement["predicateType"] == TRUST and e.signed(self.observer):
-                trust = e.statement["predicate"]
-                public = _public(trust["key"])
-                if _key_id(public) == trust["keyID"] and trust not in trusts.setdefault(trust["keyID"], []):
-                    trusts[trust["keyID"]].append(trust)
-                    keys[trust["keyID"]] = public
-        self.grades = {}
-        for index, e in self.entries.items():
-            grade = "claimed"
-            if e and e.statement:
-                at = _time(e.header["recordedAt"])
-                revoked = any(t["action"] == "revoke" and at >= _time(t.get("notAfter")) for t in trusts.get(observer, []))
-                if not revoked and e.signed(self.observer):
-                    grade = "observed"
-                for key_id, public in keys.items():
-                    if key_id != observer and _trusted(trusts[key_id], at, e) and e.signed(public):
-                        grade = "attested"
-            self.grades[index] = grade
+            trust = e and e.facts and e.predicate("trust/v1")
+            if not trust or not e.signed(keys[observers[-1][0]]):
+                continue
+            trust = {k: v for k, v in trust.items() if v not in (None, "")}
+            public, name = _public_of(trust)
+            if public is None:
+                continue
+            keys.setdefault(name, public)
+            if trust in trusts.setdefault(name, []):
+                continue  # a copy, which anybody can hand in, would undo a revocation
+            trusts[name].append(trust)
+            if trust["action"] == "rotate" and trust["role"] == "observer" and trust["replaces"] == observers[-1][0]:
+                observers.append((name, _time(trust["notBefore"])))
+        self.grades = {i: _graded(e, keys, trusts, observers) for i, e in self.entries.items() if e}
         graded = list(self.grades.values())
         self.checked.append(", ".join(f"{graded.count(g)} of them are {how}" for g, how in (
             ("observed", "signed by the log's own observer"), ("attested", "signed by a key that its operator trusts"), ("claimed", "claims")) if g in graded))
 
     def _name(self):
-        name, root, index = self.claim["name"], self.claim["root"], self.claim["entry"]
+        """That an entry says that the name points at the root."""
+        name, root, index = self.claim["name"], self.claim.get("root") or "", self.claim["entry"]
         if index not in self.entries:
             raise _False(f"entry {index}, which is said to name {name}, is not in it")
-        entry = self.entries[index]
-        if entry is None:
+        if index in self.withheld:
             raise _Unknown(f"the body of entry {index}, which is said to name {name}, is withheld")
-        if not any(n == name and root in keys and run == (self.claim.get("run") or "") for n, keys, run in _names(entry.statement)):
+        if (name, root, self.claim.get("run") or "", False) not in (self.facts[index].names if index in self.facts else ()):
             raise _False(f"entry {index} does not state that {name} is {_short(root)}")
         if self.grades[index] == "claimed":
-            better = [i for i, e in self.entries.items() if e and self.grades[i] != "claimed" and any(n == name for n, _k, _r in _names(e.statement))]
+            better = [i for i, f in self.facts.items() if self.grades[i] != "claimed" and any(n[0] == name for n in f.names)]
             if better:
                 raise _False(f"entry {index} only claims what {name} is, and entry {better[0]} says it")
         self.checked.append(f"entry {index} states that {name} is {_short(root)} ({self.grades[index]})")
 
     def _asked(self):
         """That the question which the bundle says was asked leads to its answer."""
-        ref, name, root = self.claim["ref"], self.claim.get("name"), self.claim.get("root") or ""
-        kind, _, rest = ref.partition(":")
-        if ref.startswith("#"):
-            kind, rest = "entry", ref[1:]
-        if kind == "image" and "@" in rest:
-            rest = rest.partition("@")[2]
-        if name:
-            leads = _named_by(ref, name)
-        elif kind in ("entry", "step"):
-            entry = self.entries.get(int(rest)) if rest.isdigit() else None
-            leads = entry is not None and (root in entry.made() if root else int(rest) == self.claim["entry"])
-        elif kind == "run":
-            leads = bool(rest) and (self.claim.get("run") or "").startswith(rest)
+        ref, name = self.claim["ref"], self.claim.get("name")
+        if self._leads(ref, name, self.claim.get("root") or "", self.claim.get("run") or ""):
+            return
+        if not name and (ref.startswith((".", "/")) or "://" in ref):
+            self.unchecked.append(f"that {ref!r} is what the proof is about")
+            return
+        raise _False(f"it is about {name or _short(self.claim.get('root'))}, and {ref!r} was asked for")
+
+    def _leads(self, ref, name, root, run):
+        """verify/ref.go"""
+        if not ref or name:
+            return not ref or _named_by(ref, name)
+        kind, _, rest = ref.partition(":") if not ref.startswith("#") else ("entry", ":", ref[1:])
+        steps = {i: f.step for i, f in self.facts.items() if f.step}
+        if kind in ("entry", "step"):
+            index = int(rest) if re.fullmatch("[+-]?[0-9]+", rest) else None
+            if not root:
+                return index == self.claim["entry"]
+            return index in steps and steps[index].run == run and steps[index].starts(root)
+        if kind == "run":
+            return bool(run and rest) and run.startswith(rest) and any(s.run == run and s.starts(root) for s in steps.values())
+        begins = {"image": [rest.partition("@")[2] or rest], "git": ["gitCommit:" + rest, ref], "snapshot": [rest, "retraceTree1:" + rest, ref]}.get(kind, [ref])
+        return (any(text.partition(":")[2] and root.startswith(text) for text in begins)
+                or kind != "image" and any(f.located(root, ref) for f in self.facts.values()))
+
+    def _answer(self):
+        """That a walk over the entries gives exactly the edges of the answer."""
+        claim = self.claim
+        root, run, down = claim.get("root"), claim.get("run") or "", claim.get("direction") == "DOWNSTREAM"
+        if not root:
+            if self.edges or run or claim.get("direction") or claim["depth"] or claim["truncated"]:
+                raise _False("it has a walk but no root that it starts from")
+            if claim["entry"] not in self.entries:
+                raise _False(f"entry {claim['entry']}, which it is about, is not in it")
+            return
+        if run and not claim.get("name") and not any(f.step and f.step.run == run and root in f.step.made() for f in self.facts.values()):
+            if self.withheld:
+                raise _Unknown(f"that run {run} made {_short(root)} cannot be derived again: a body is withheld")
+            raise _False(f"no entry in it states that run {run} made {_short(root)}")
+        walk = _Walk(self.facts, self.grades).edges(root, run, down, claim["depth"])
+        shown, end = 0, {}
+        for got in walk:
+            if shown == len(self.edges):
+                if claim["truncated"]:
+                    break
+                raise _False(f"it leaves out an edge that entry {got['entry']} states: {_said(got)}")
+            want = {"role": "", "path": "", **self.edges[shown]}
+            if got != want:
+                self._hidden(got, want)
+                raise _False(f"its edge {shown + 1} says {_said(want)}; the entries state {_said(got)}")
+            shown += 1
         else:
-            abbreviated = [ref, rest, "gitCommit:" + rest if kind == "git" else "", "retraceTree1:" + rest if kind == "snapshot" else ""]
-            leads = any(text.partition(":")[2] and root.startswith(text) for text in abbreviated)
-            if not leads and (ref.startswith((".", "/")) or "://" in ref):
-                self.unchecked.append(f"that {ref!r} is what the proof is about")
-                return
-        if not leads:
-            raise _False(f"it is about {name or _short(root)}, and {ref!r} was asked for")
-
-    def _walk(self):
-        """Check that the edges are connected to the root, nearest first, each stated
-        by its entry, and that of no step an input was left out."""
-        down, last = self.claim.get("direction") == "DOWNSTREAM", 0
-        near, far = ("to", "from") if down else ("from", "to")
-        reached, used, foreign, seen = {(self.claim.get("root"), 0)}, {}, 0, set()
-        for edge in self.edges:
-            if edge["depth"] < last or (edge[near], edge["depth"]) not in reached:
-                raise _False(f"the edge at {_short(edge[near])} is not connected to {_short(self.claim.get('root'))} by those before it")
-            last, same = edge["depth"], json.dumps({**edge, "depth": 0}, sort_keys=True)
-            if same in seen:
-                raise _False(f"the edge from {_short(edge['from'])} to {_short(edge['to'])} stands in it twice")
-            seen.add(same)
-            reached.add((edge[far], last + 1))
-            self._edge(edge)
-            if edge["relation"] == "used":
-                use = edge[far], edge.get("role") or "", edge.get("path") or ""
-                used.setdefault((edge[near], edge["step"]), set()).add(use)
-                foreign += self.entries[edge["step"]].uses() is None
-        for (key, step), shown in used.items():
-            stated = self.entries[step].uses()
-            if not down and not self.claim.get("truncated") and stated is not None and len(set(stated)) != len(shown):
-                raise _False(f"entry {step} states more that {_short(key)} was made from than the {len(shown)} edges shown")
-        self.checked.append(f"{len(self.edges)} edges are stated by these entries" + ("" if down else ", and of no step an input is left out"))
-        if self.claim.get("truncated"):
+            if shown < len(self.edges):
+                self._hidden(end, self.edges[shown])
+                raise _False(f"no entry in it states its edge {shown + 1}: {_said(self.edges[shown])}")
+            if claim["truncated"] and not claim["depth"]:
+                raise _False("it says that it was cut off, and the entries state no more")
+        self.checked.append(f"a walk over these entries gives {'first' if claim['truncated'] else 'exactly'} the {len(self.edges)} edges shown")
+        if claim["truncated"]:
             self.unchecked.append("what lies beyond: the answer was cut off")
-        elif self.claim.get("depth"):
-            self.unchecked.append(f"what lies deeper than {self.claim['depth']} edges: that was not asked for")
-        if foreign:
-            self.unchecked.append(f"the roles and paths of {foreign} edges of steps in a form of others: their entries mention both ends")
+        elif claim["depth"]:
+            self.unchecked.append(f"what lies deeper than {claim['depth']} edges: that was not asked for")
 
-    def _edge(self, edge):
-        index = edge["entry"]
-        if index not in self.entries:
-            raise _False(f"entry {index}, which is said to state an edge, is not in it")
-        entry = self.entries[index]
-        if entry is None:
-            raise _Unknown(f"the body of entry {index}, which is said to state an edge, is withheld")
-        stated = entry.statement is not None and (_states(entry, edge, index) or self._built_on(entry, edge))
-        if not stated:
-            raise _False(f"entry {index} does not state that {_short(edge['from'])} was made from {_short(edge['to'])} ({edge['relation']} {edge.get('role') or ''} {edge.get('path') or ''})")
-        label = edge["evidence"] == "claimed" and edge["relation"] in ("base", "builtOf", "applied")
-        if edge["evidence"] != self.grades[index] and not label:
-            raise _False(f"an edge is said to be {edge['evidence']}, and entry {index} is {self.grades[index]}")
-
-    def _built_on(self, entry, edge):
-        """Whether the layers of an image begin with all those of another."""
-        if edge["relation"] != "base" or edge["step"] != -1 or edge["from"] not in _keys(entry.statement["subject"][0]):
-            return False
-        layers = _layers(entry.statement)
-        bases = (_layers(e.statement) for e in self.entries.values() if e and e.statement and edge["to"] in _keys(e.statement["subject"][0]))
-        return any(base and len(base) < len(layers) and layers[: len(base)] == base for base in bases)
+    def _hidden(self, got, want):
+        """Raise _Unknown where a withheld body may be why the entries give another edge
+        than the answer: it would state the edge, or decide how it is graded."""
+        like = {**got, "evidence": want["evidence"], "ambiguous": want["ambiguous"] or got.get("ambiguous")}
+        if self.withheld and (like == want or want["entry"] in self.withheld):
+            raise _Unknown(f"the edge at {_short(want['from'])} cannot be derived again: the body of an entry that it rests on is withheld")
 
     def _shown(self, lineage):
         if not lineage.meant(self.claim):
@@ -816,108 +846,454 @@ class _Proof:
 
 
 class _Entry:
-    """The body of an entry: what the ledger says of it, and what it states."""
+    """The body of an entry (schema/entry.go, envelope.go): what the ledger says of it,
+    and what it states. facts is None where it states nothing that can be read: the
+    ledger holds that, too."""
 
     def __init__(self, body):
         (n,) = struct.unpack(">I", body[32:36])
-        self.header, self.statement, self.signatures = _unjson(body[36 : 36 + n]), None, []
+        header, raw = body[36 : 36 + n], body[36 + n :]
+        self.header = _unjson(header)
+        if not _fits(self.header, _HEADER) or _canonical(self.header) != header:
+            raise ValueError("the header of an entry is not in its one encoding")
+        envelope = _unjson(raw)
+        if not _fits(envelope, _SIGSTORE, strict=False) or len(raw) > _MOST_BYTES:
+            raise ValueError("an entry is not an envelope")
+        if (envelope.get("mediaType") or "").startswith("application/vnd.dev.sigstore.bundle"):
+            envelope = envelope["dsseEnvelope"]
+        if not _fits(envelope, _ENVELOPE, strict=False) or envelope["signatures"] is None or len(envelope["signatures"]) > 64:
+            raise ValueError("an entry is not an envelope")
+        payload, kind = _any_base64(envelope["payload"]), envelope["payloadType"]
+        self.signatures = [_any_base64(s["sig"]) for s in envelope["signatures"]]
+        self.message = b"DSSEv1 %d %s %d %s" % (len(kind.encode()), kind.encode(), len(payload), payload)
+        self.statement = self.facts = None
+        if not re.fullmatch(r"application/vnd\.in-toto(\..*)?\+json", kind, re.DOTALL):
+            return
         try:
-            envelope = _unjson(body[36 + n :])
-            envelope = envelope.get("dsseEnvelope") or envelope
-            payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
-            self.signatures = [base64.b64decode(s["sig"]) for s in envelope.get("signatures") or []]
-            self.message = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
             statement = _unjson(payload)
-            statement["predicateType"], statement["subject"][0]["digest"]
+            if not _is_statement(statement):
+                return
             self.statement = statement
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError):
-            pass  # The ledger holds what nobody can read, too: it states nothing.
+            self.facts = _Facts(statement)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError):
+            pass
 
     def signed(self, public):
         return any(_signed(public, s, self.message) for s in self.signatures)
 
-    def rotates(self):
-        return self.statement is not None and self.statement["predicateType"] == TRUST and self.statement["predicate"].get("action") == "rotate"
+    def predicate(self, kind):
+        """The predicate, where the statement is of this one of retrace's types and has its
+        shape; else nothing. Whether it is refused for what it says, facts tells."""
+        found = self.statement and self.statement["predicateType"] == _OWN + kind and self.statement.get("predicate")
+        return found if found and _fits(found, _PREDICATES[kind][0]) else None
 
-    def uses(self):
-        """(keys, role, path) of all that a step used; None where its form is not retrace's own."""
-        definition = self.statement["predicate"].get("buildDefinition") or {}
-        if definition.get("buildType") not in (RUN, STEP):
-            return None
-        found = []
-        for d in definition.get("resolvedDependencies") or []:
-            notes = d.get("annotations") or {}
-            if _keys(d):
-                found.append((frozenset(_keys(d)), notes.get("role") or "input", notes.get("path") or ""))
-        return found
+
+# What statements state: schema/facts.go, steps.go, foreign.go and predicates.go.
+
+_Use = collections.namedtuple("_Use", "key role path producer")
+
+
+class _Step:
+    """One execution, that used things and made others."""
+
+    def __init__(self, run):
+        self.run, self.subject, self.uses, self.outputs = run, "", [], []
 
     def made(self):
-        """The keys of what a step made, and of its run."""
-        products = [b for b in self.statement["predicate"].get("runDetails", {}).get("byproducts") or [] if (b.get("annotations") or {}).get("role") == "output"]
-        return set().union(*(_keys(d) for d in self.statement["subject"] + products))
+        return [k for k in [self.subject] if k] + self.outputs
+
+    def results(self):
+        """What it left behind: its outputs, or the run itself where it has none."""
+        return self.outputs or self.made()
+
+    def starts(self, key):
+        """Whether a question about the step is one about key."""
+        return key in self.made()[:1]
 
 
-# Relations that an entry states of its subjects, and to its subjects.
-_FROM_SUBJECT = {"base", "builtOf", "platform", "pins", "refers", "runs", "serves", "applied", "partOf", "located"}
-_TO_SUBJECT = {"inIndex", "configOf", "holds"}
-_RELATIONS = _FROM_SUBJECT | _TO_SUBJECT | {"alias"}
+class _Facts:
+    """What a statement states, in the words of the graph: a step, relations (from, to,
+    kind, claimed), names (name, key, run, deleted), and resources with their URI and
+    digests. Of types that are not known the subjects alone count; newer is the type
+    where it is one that retrace may come to read. ValueError says that what is known
+    cannot be read."""
 
+    def __init__(self, statement):
+        self.step, self.relations, self.names, self.resources, self.newer = None, [], [], {}, ""
+        kind = statement["predicateType"]
+        own = kind.startswith(_OWN)
+        shape, read = _PREDICATES.get(kind[len(_OWN) :] if own else kind, (None, _Facts._subjects))
+        if shape is None:
+            self.newer = kind if own or kind.startswith(("https://slsa.dev/provenance/", "https://in-toto.io/attestation/link/")) else ""
+        elif not _fits(statement["predicate"], shape, strict=own):
+            raise ValueError(f"it is no {kind}")
+        read(self, statement["subject"], statement.get("predicate"), statement)
+        for key, (uri, digests) in list(self.resources.items()):  # which weaker digests mean the same bytes
+            for weaker in sorted(digests):
+                if f"{weaker}:{digests[weaker]}" != key:
+                    weaker = self._add(f"{weaker}:{digests[weaker]}", uri, {weaker: digests[weaker]})
+                    self._relate(weaker, key, "alias")
+                    self._relate(key, weaker, "alias")
 
-def _states(entry, edge, index):
-    """Whether an entry states an edge: of a step, that it made the one and used
-    the other in that role and path; of a relation, that it is about the right end
-    and mentions the other."""
-    statement, near, far = entry.statement, edge["from"], edge["to"]
-    text = json.dumps(statement, ensure_ascii=False)
+    def located(self, key, uri):
+        return key in self.resources and self.resources[key][0] == uri
 
-    def mentioned(key):
-        value = key.partition(":")[2]
-        return value in text or json.dumps(value, ensure_ascii=False)[1:-1] in text
+    def _add(self, key, uri="", digests=()):
+        if key:
+            have = self.resources.setdefault(key, ["", {}])
+            have[0] = have[0] or uri or ""
+            have[1].update({**dict(digests), **have[1]})
+        return key
 
-    if edge["relation"] == "used":
-        if edge["step"] != index or near not in entry.made():
-            return False
-        stated = entry.uses()
-        if stated is None:
-            return mentioned(far)
-        return any(far in keys and role == (edge.get("role") or "") and path == (edge.get("path") or "") for keys, role, path in stated)
-    about = set().union(*(_keys(d) for d in statement["subject"]))
-    if edge["step"] != -1 or edge["relation"] not in _RELATIONS or near == far or edge["relation"] in _FROM_SUBJECT and near not in about or edge["relation"] in _TO_SUBJECT and far not in about:
-        return False
-    return mentioned(near) and mentioned(far)
+    def _of(self, key, uri=""):
+        """A resource that is known by one digest."""
+        algorithm, _, digits = key.partition(":")
+        return self._add(key, uri, {algorithm: digits})
 
+    def _describe(self, d):
+        return self._add(_descriptor_key(d), d.get("uri"), d.get("digest") or {})
 
-def _layers(statement):
-    """What the layers of an image unpack to; nothing where that is not stated."""
-    layers = [layer.get("diffID") for layer in statement.get("predicate", {}).get("layers") or []]
-    return layers if all(layers) else []
+    def _relate(self, a, b, kind, claimed=False):
+        if a and b and a != b:
+            self.relations.append((a, b, kind, claimed))
 
+    def _subjects(self, subjects, *_predicate):
+        return [self._describe(d) for d in subjects][0]
 
-def _names(statement):
-    """(name, keys of what it points at, run) as a statement names things."""
-    if statement is None:
-        return
-    kind, predicate = statement["predicateType"].rpartition("/predicates/")[2], statement.get("predicate") or {}
-    keys = _keys(statement["subject"][0])
-    if predicate.get("deleted"):
-        return
-    if kind == "model/v1":
-        target = _keys(predicate["resource"]) if predicate.get("resource") else keys
-        yield f"model:{predicate.get('name')}@{predicate.get('version')}", target, predicate.get("run") or ""
-    elif kind == "ref/v1":
-        yield f"git:{predicate.get('repository')}#{predicate.get('ref')}", keys, ""
-    elif kind == "tag/v1":
-        yield f"image:{predicate.get('repository')}:{predicate.get('tag')}", keys, ""
-    elif kind == "snapshot/v1":
-        yield f"snapshot:{predicate.get('source')}", keys, ""
-    elif kind == "deployment/v1":
-        name, subjects = f"workload:{predicate.get('workload')}", statement["subject"]
+    def _genesis(self, subjects, p, _statement):
+        if p.get("format") != 1 or not (p.get("origin") and p.get("logKey") and p.get("observerKey")):
+            raise ValueError("a genesis names a log and its keys")
+        self._subjects(subjects)
+
+    def _trust(self, subjects, p, _statement):
+        action, place = p.get("action"), (p.get("role"), p.get("replaces"))
+        known = {"trust": not any(place), "revoke": not any(place) and p.get("notAfter"), "rotate": place[0] in ("log", "observer") and place[1] and p.get("notBefore")}
+        if not known.get(action) or not p.get("keyID") or not p.get("key"):
+            raise ValueError("it does not say what becomes of which key, or since when")
+        self._subjects(subjects)
+
+    def _coverage(self, subjects, p, _statement):
+        if not p.get("to") or _time(p["to"]) < _time(p.get("from")) or len(p.get("refused") or ()) > 32:
+            raise ValueError("a coverage ends after it begins, and lists 32 refusals at most")
+        self._subjects(subjects)
+
+    def _erasure(self, subjects, p, _statement):
+        keys = p.get("resources") or []
+        if keys != sorted(set(keys), key=lambda k: k.encode()) or "" in keys or len(keys) > _MOST_SUBJECTS:
+            raise ValueError("the resources of an erasure are sorted")
+        self._subjects(subjects)
+
+    def _commit(self, subjects, p, _statement):
+        key, repository = self._subjects(subjects), subjects[0].get("uri")
+        self._relate(key, self._of("gitTree:" + p["tree"], repository), "tree")
+        for parent in p.get("parents") or []:
+            self._relate(key, self._of("gitCommit:" + parent, repository), "parent")
+        self._pinned(key, p, "pins")
+
+    def _pins(self, subjects, p, _statement):
+        if not p.get("pins"):
+            raise ValueError("it pins nothing")
+        self._pinned(self._subjects(subjects), p, "pins" if p["format"] == "dvc" else "refers")
+
+    def _pinned(self, key, p, kind):
+        pins = p.get("pins") or []
+        if len(pins) > 512 or not all(_is_descriptor(d) and d.get("digest") for d in pins):
+            raise ValueError("what is pinned has a digest")
+        for d in pins:
+            self._relate(key, self._describe(d), kind)
+
+    def _ref(self, subjects, p, _statement):
+        self.names.append((f"git:{p['repository']}#{p['ref']}", self._subjects(subjects), "", bool(p.get("deleted"))))
+
+    def _tag(self, subjects, p, _statement):
+        self.names.append((f"image:{p['repository']}:{p['tag']}", self._subjects(subjects), "", bool(p.get("deleted"))))
+
+    def _image(self, subjects, p, _statement):
+        key, labels = self._subjects(subjects), p.get("labels") or {}
+        for m in p.get("manifests") or []:
+            self._relate(key, self._of(m["digest"]), "platform")
+            self._relate(m["digest"], key, "inIndex")
+        if p.get("config") and p.get("platform"):
+            self._relate(self._of(p["config"]), key, "configOf")
+        if _is_digest("gitCommit", labels.get("org.opencontainers.image.revision")):
+            source = labels.get("org.opencontainers.image.source")
+            self._relate(key, self._of("gitCommit:" + labels["org.opencontainers.image.revision"], source), "builtOf", True)
+        if _is_key(labels.get("org.opencontainers.image.base.digest")):
+            self._relate(key, self._of(labels["org.opencontainers.image.base.digest"]), "base", True)
+        layers, chain = p.get("layers") or [], ""
+        for i, layer in enumerate(layers if len(layers) <= 256 else []):
+            if not layer.get("diffID"):
+                break
+            chain = layer["diffID"] if not i else _sha256_key(f"{chain} {layer['diffID']}".encode())  # ChainID of the OCI image-spec
+            at = self._of("chainID:" + chain.partition(":")[2])
+            if i < len(layers) - 1:
+                self._relate(key, at, "layersOn", True)
+            else:
+                self._relate(at, key, "layersOf")
+
+    def _snapshot(self, subjects, p, _statement):
+        files, source = p.get("files") or [], p["source"]
+        if len(files) > 10000 or not all(f["type"] != "file" or (f.get("size") or 0) >= 0 and _is_digest("sha256", f.get("sha256")) for f in files):
+            raise ValueError("a file of a snapshot has a size and a digest")
+        stated = subjects[0]["digest"].get("retraceTree1")
+        if files and stated and stated != _listing_digest(files):
+            raise ValueError("the files listed are not those of the folder")
+        key = self._subjects(subjects)
+        self._add(key, source)
+        for f in files:
+            if f["type"] == "file" and "sha256:" + f["sha256"] not in _EMPTY:
+                self._relate(key, self._of("sha256:" + f["sha256"]), "partOf")
+        if source.startswith("s3://"):
+            at = self._add("uri:" + source, source)
+            self._relate(key, at, "located")
+            self._relate(at, key, "holds")
+        self.names.append(("snapshot:" + source, key, "", False))
+
+    def _model(self, subjects, p, _statement):
+        key, at = self._subjects(subjects), p.get("resource")
+        if at is not None:
+            if not at.get("uri") or at.get("digest") or at.get("content"):
+                raise ValueError("what has a digest is the subject")
+            key = self._describe(at)
+        self.names.append((f"model:{p['name']}@{p['version']}", key, p.get("run") or "", False))
+
+    def _deployment(self, subjects, p, statement):
+        name, state, deleted = "workload:" + p["workload"], "", bool(p.get("deleted"))
+        of_model = name + "#model"
         if subjects[0].get("name") == name:
-            yield name, keys, ""
-            name, subjects = name + "#image", subjects[1:]
-        for suffix, things in ((name, subjects), (f"workload:{predicate.get('workload')}#model", predicate.get("models") or [])):
-            if things:
-                yield suffix, _keys(things[0]), ""
+            _check_predicate_digest(statement)
+            state, subjects = self._describe(subjects[0]), subjects[1:]
+            self.names.append((name, state, "", deleted))
+            name += "#image"
+        if not all(_is_descriptor(m) for m in p.get("models") or []):
+            raise ValueError("a model that is served has a digest or a location")
+        for things, name, kind in ((subjects, name, "runs"), (p.get("models") or [], of_model, "serves")):
+            keys = [self._describe(d) for d in things]
+            self.names += [(name, key, "", deleted) for key in keys[:1]]
+            for key in keys:
+                self._relate(state, key, kind)
+        revision = p.get("revision")
+        if revision:
+            self._relate(state, self._of("gitCommit:" + revision["commit"], revision.get("repository")), "applied", bool(revision.get("claimed")))
+
+    def _provenance(self, subjects, p, statement):
+        definition, details = p["buildDefinition"], p["runDetails"]
+        kind, external, used = definition["buildType"], definition.get("externalParameters"), definition.get("resolvedDependencies") or []
+        products = [d or {} for d in details.get("byproducts") or []]
+        if not all(_is_descriptor(d) or not _descriptor_key(d) and d.get("name") for d in used) or not all(_are_digests(d.get("digest")) for d in products):
+            raise ValueError("a dependency has a digest or a location")
+        self.step = _Step((details.get("metadata") or {}).get("invocationId") or "")
+        if kind in (RUN, STEP):
+            self._recorded(subjects, statement, kind, external, used, products)
+        for d in used:
+            self._use(d)
+        if kind.startswith("https://slsa.dev/container-based-build/"):
+            if "externalParameters" not in definition or not _fits(external, {"source": _DESCRIPTOR, "builderImage": _DESCRIPTOR, "configPath": str}, strict=False):
+                raise ValueError("its external parameters cannot be read")
+            self._use_as((external or {}).get("source"), "code")
+            self._use_as((external or {}).get("builderImage"), "image")
+        self._generate(subjects)
+
+    def _recorded(self, subjects, statement, kind, external, used, products):
+        """What retrace itself recorded of a step is read strictly."""
+        if external is None or not _fits(external, _RUN_PARAMETERS if kind == RUN else _STEP_PARAMETERS):
+            raise ValueError("its external parameters cannot be read")
+        if not self.step.run or subjects[0].get("name") != "run:" + self.step.run:
+            raise ValueError("its first subject is not the run itself")
+        if kind == RUN:
+            paths = [external.get("dir") or "", *(external.get("inputs") or []), *(external.get("outputs") or [])]
+            paths += [_note(d, "path") for d in used if _note(d, "path")] + [_note(d, "path") or d.get("name") or "" for d in subjects[1:]]
+            if not external.get("argv") or not all(p in (".", "/") or _is_path(p[p.startswith("/") :]) for p in paths):
+                raise ValueError("it has no command, or a path that leads elsewhere")
+        _check_predicate_digest(statement)
+        for d in products:
+            shape = {"retrace_exitStatus": int, "retrace_metrics": {str: object}, "retrace_gaps": [{"rule": str, "detail": str}]}.get(d.get("name"))
+            if shape and not _fits(_unjson(base64.b64decode(d.get("content") or "")), shape):
+                raise ValueError("a byproduct cannot be read")
+            if kind == STEP and _note(d, "role") == "output":
+                if not d.get("uri") or d.get("digest"):
+                    raise ValueError("an output with a digest is a subject")
+                self.step.outputs.append(self._describe(d))
+
+    def _provenance02(self, subjects, p, _statement):
+        self._old_step(p.get("metadata") or {}, p.get("materials") or [])
+        source = (p.get("invocation") or {}).get("configSource") or {}
+        self._use_as({m: source.get(m) for m in ("uri", "digest")}, "code")
+        self._generate(subjects)
+
+    def _provenance01(self, subjects, p, _statement):
+        materials, at = p.get("materials") or [], p["recipe"].get("definedInMaterial")
+        self._old_step(p.get("metadata") or {}, materials)
+        if at is not None:
+            if at < 0:
+                raise ValueError("there is no such material")
+            self._use_as(materials[at] or {}, "code")
+        self._generate(subjects)
+
+    def _link(self, subjects, p, _statement):
+        self._old_step({}, p.get("materials") or [])
+        self._generate(subjects)
+
+    def _old_step(self, metadata, materials):
+        self.step = _Step(metadata.get("buildInvocationId") or metadata.get("buildInvocationID") or "")
+        for d in materials:
+            if d and _descriptor_key(d):
+                if not _is_descriptor(d):
+                    raise ValueError("a material has a digest that is none")
+                self._use(d)
+
+    def _use(self, d):
+        d = _commit_digest(d)
+        key = self._describe(d)
+        if key:
+            self.step.uses.append(_Use(key, _note(d, "role") or "input", _note(d, "path"), _note(d, "producer")))
+
+    def _use_as(self, d, role):
+        """A dependency in a role, which takes the place of being a mere input."""
+        if not d or not _descriptor_key(d):
+            return
+        if not _is_descriptor(d):
+            raise ValueError("a source has a digest that is none")
+        key, uses = _descriptor_key(_commit_digest(d)), self.step.uses
+        at = next((i for i, u in enumerate(uses) if u.key == key and u.role == "input"), None)
+        if at is None:
+            self._use(d)
+            at = -1
+        uses[at] = uses[at]._replace(role=role)
+
+    def _generate(self, subjects):
+        for d in subjects:
+            key = self._describe(d)
+            if d.get("name") == "run:" + self.step.run:
+                self.step.subject = key
+            else:
+                self.step.outputs.append(key)
+
+
+class _Walk:
+    """The graph of what entries state, and the walk over it that the ledger runs
+    itself (schema/walk.go): nearest first, each edge once."""
+
+    def __init__(self, facts, grades):
+        self.steps, self.grades = {}, grades
+        self.producers, self.users, self.up, self.down = (collections.defaultdict(list) for _ in range(4))
+        for entry, f in facts.items():
+            if f.step:
+                self.steps[entry] = f.step
+                for key in dict.fromkeys(f.step.made()):
+                    self.producers[key].append(entry)
+                for key in dict.fromkeys(u.key for u in f.step.uses):
+                    self.users[key].append(entry)
+            for relation in f.relations:
+                self.up[relation[0]].append((*relation, entry))
+                self.down[relation[1]].append((*relation, entry))
+
+    def edges(self, root, run, down, most):
+        """The edges from root, whose producers are those of run if one is named, at
+        most so many steps away if most is not 0."""
+        self.most, self.due, self.pushed = most, collections.deque(), collections.defaultdict(set)
+        self.walked = set()  # upstream: resources with their steps and relations; downstream: edges
+        self._push(root, run, 0)
+        while self.due:
+            key, run, depth = self.due.popleft()
+            # Empty content joins nothing, but a run that made it can be asked about.
+            if key not in _EMPTY or depth == 0 and run and not down:
+                yield from (self._downstream if down else self._upstream)(key, run, depth)
+
+    def _push(self, key, run, depth):
+        if not (self.most and depth >= self.most or self.pushed[key] & {"", run}):
+            self.pushed[key].add(run)
+            self.due.append((key, run, depth))
+
+    def _edge(self, a, b, kind, entry, depth, step=-1, role="", path="", claimed=False, ambiguous=False):
+        return {"from": a, "to": b, "step": step, "relation": kind, "role": role, "path": path, "entry": entry,
+                "evidence": "claimed" if claimed else self.grades[entry], "ambiguous": ambiguous, "depth": depth}
+
+    def _upstream(self, key, run, depth):
+        made = self._made(key, run)
+        for entry in made:
+            if (key, entry) in self.walked:
+                continue
+            self.walked.add((key, entry))
+            step, shown = self.steps[entry], set()
+            for use in step.uses:
+                if use[:3] not in shown:
+                    shown.add(use[:3])
+                    yield self._edge(key, use.key, "used", entry, depth, entry, use.role, use.path, ambiguous=len(made) > 1)
+                # A copy is made of equal bytes, and goes on where another run made them.
+                if use.key != key or use.producer and use.producer != step.run:
+                    self._push(use.key, use.producer, depth + 1)
+        if (key, None) in self.walked:
+            return
+        self.walked.add((key, None))
+        shown = set()
+        for a, b, kind, claimed, entry in self.up[key]:
+            if kind == "layersOn":
+                # Of several images with these layers the one that was recorded first,
+                # unless a label says so already.
+                image = self._all_layers(b)
+                if not image or any(kind == "base" and to == image for _, to, kind, *_ in self.up[key]):
+                    continue
+                b, kind, claimed = image, "base", True
+            elif not (kind in _FOLLOWED or kind == "partOf" and self.producers.get(b)) or (b, kind, entry) in shown:
+                continue
+            else:
+                shown.add((b, kind, entry))
+            yield self._edge(a, b, kind, entry, depth, claimed=claimed)
+            if kind not in ("holds", "refers"):  # a location is not what made the bytes at it, nor an image the file that names it
+                self._push(b, "", depth + 1)
+
+    def _made(self, key, run):
+        """The entries whose step made key: those of run where one is named and known,
+        and of these the claimed ones only where there are no better."""
+        made = self.producers.get(key, [])
+        named = [e for e in made if run and self.steps[e].run == run]
+        return [e for e in named if self.grades[e] != "claimed"] or named or made
+
+    def _all_layers(self, chain):
+        return next((b for _, b, kind, *_ in self.up.get(chain, ()) if kind == "layersOf"), None)
+
+    def _downstream(self, key, run, depth):
+        for entry in self.users.get(key, ()):
+            step = self.steps[entry]
+            for use in step.uses:
+                if use.key == key and not (run and use.producer and use.producer != run):
+                    for made in step.results():
+                        yield from self._once(self._edge(made, key, "used", entry, depth, entry, use.role, use.path))
+                        if made != key:
+                            self._push(made, step.run, depth + 1)
+        for a, b, kind, claimed, entry in self.down.get(key, ()):
+            if kind in ("parent", "tree"):
+                continue
+            reached = [(a, b, kind, claimed, entry)]
+            if kind == "layersOf":  # key has all layers of the chain a: the images whose first layers they are
+                others = self.down.get(a, ()) if self._all_layers(a) == key else ()
+                reached = [(image, key, "base", True, on) for image, _, other, _, on in others if other == "layersOn"]
+            for a, b, kind, claimed, entry in reached:
+                yield from self._once(self._edge(a, b, kind, entry, depth, claimed=claimed))
+                if kind != "refers":
+                    self._push(a, "", depth + 1)
+
+    def _once(self, edge):
+        same = tuple(edge[m] for m in ("from", "to", "step", "entry", "relation", "role", "path"))
+        if same not in self.walked:
+            self.walked.add(same)
+            yield edge
+
+
+# Relations that lead upstream; partOf does where a step made the part.
+_FOLLOWED = {"base", "builtOf", "platform", "inIndex", "configOf", "alias", "located", "holds", "runs", "serves", "applied", "pins", "refers"}
+# What equals others because it is empty: files and folders.
+_EMPTY = {"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+          "retraceTree1:3371c0688dcfd6a0e030491f42d24fa5d2e5da632cf08b514e7d86ce8726da2c"}
+
+
+def _said(e):
+    """An edge in words."""
+    step = f" by step {e['step']}" if e["step"] >= 0 else ""
+    use = f", {e.get('role')} {e.get('path') or ''}".rstrip() if e.get("role") else ""
+    several = ", one of several ways" if e["ambiguous"] else ""
+    return f"{_short(e['from'])} was made from {_short(e['to'])}{step} ({e['relation']}{use}, {e['evidence']} by entry {e['entry']}, depth {e['depth']}{several})"
 
 
 def _named_by(ref, name):
@@ -931,19 +1307,238 @@ def _named_by(ref, name):
             or kind == "git" and full in (rest, "refs/heads/" + rest, "refs/tags/" + rest))
 
 
-def _keys(descriptor):
-    """The keys by which statements may mean a descriptor."""
-    digests = descriptor.get("digest") or {}
-    keys = {f"{algorithm}:{value}" for algorithm, value in digests.items()}
-    if "sha1" in digests:
-        keys.add("gitCommit:" + digests["sha1"])  # as SLSA before v1 wrote it
-    if not keys and descriptor.get("content"):
-        keys.add("sha256:" + hashlib.sha256(base64.b64decode(descriptor["content"])).hexdigest())
-    return keys or ({"uri:" + descriptor["uri"]} if descriptor.get("uri") else set())
-
-
 def _key(resource):
     return resource["digest"] or "uri:" + (resource["uri"] or "")
+
+
+# Descriptors and digests: schema/statement.go and key.go.
+
+_HEX_DIGITS = {"sha256": (64,), "sha384": (96,), "sha512": (128,), "md5": (32,), "sha1": (40,), "sha224": (56,), "retraceTree1": (64,), "dirHash": (64,),
+               "dirHash1": (64,), "gitCommit": (40, 64), "gitTree": (40, 64), "gitTag": (40, 64), "gitBlob": (40, 64), "ripemd160": (40,), "sm3": (64,),
+               "gost": (64,), "sha512_256": (64,), "sha512_224": (56,), "sha3_512": (128,), "sha3_384": (96,), "sha3_256": (64,), "sha3_224": (56,)}
+_STRENGTH = """sha256 sha512 sha384 retraceTree1 gitCommit gitTree gitTag gitBlob dirHash dirHash1 sha512_256 sha512_224 sha3_512 sha3_384
+    sha3_256 sha224 sha3_224 blake2b blake2s""".split()
+
+
+def _is_digest(algorithm, digits):
+    if not algorithm or algorithm == "uri" or re.search("[: \t\n]", algorithm) or not re.fullmatch("[0-9a-f]{1,256}", digits or ""):
+        return False
+    return len(digits) in _HEX_DIGITS.get(algorithm, range(257))
+
+
+def _are_digests(digests):
+    return all(_is_digest(a, d) for a, d in (digests or {}).items())
+
+
+def _is_key(text):
+    return bool(text) and _is_digest(*text.partition(":")[::2])
+
+
+def _sha256_key(raw):
+    return "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+def _descriptor_key(d):
+    """The key of what is described: the strongest digest, else of its content, else its URI."""
+    digests = d.get("digest")
+    if digests:
+        first = next((a for a in _STRENGTH if a in digests), None) or min(digests)
+        return f"{first}:{digests[first]}"
+    if d.get("content"):
+        return _sha256_key(base64.b64decode(d["content"]))
+    return "uri:" + d["uri"] if d.get("uri") else ""
+
+
+def _is_descriptor(d):
+    stated = (d.get("digest") or {}).get("sha256")
+    same = not d.get("content") or not stated or _sha256_key(base64.b64decode(d["content"])) == "sha256:" + stated
+    return same and _descriptor_key(d) != "" and _are_digests(d.get("digest"))
+
+
+def _note(d, name):
+    """An annotation, if it is a text."""
+    value = (d.get("annotations") or {}).get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _commit_digest(d):
+    """What SLSA before v1 wrote as the sha1 of a repository is the ID of a commit."""
+    digests = d.get("digest") or {}
+    if not digests.get("sha1") or digests.get("gitCommit") or not _is_repository(d.get("uri") or ""):
+        return d
+    return {**d, "digest": {"gitCommit": digests["sha1"], **{a: h for a, h in digests.items() if a != "sha1"}}}
+
+
+def _is_repository(uri):
+    if uri.startswith("git+"):
+        return True
+    url = urllib.parse.urlsplit(uri)
+    path = urllib.parse.unquote(url.path).partition("@")[0] if not url.scheme or url.path.startswith("/") else ""
+    return (url.scheme == "git" or path.endswith(".git")
+            or url.scheme == "https" and url.netloc.rpartition("@")[2] in ("github.com", "gitlab.com", "bitbucket.org") and path.strip("/").count("/") == 1)
+
+
+def _is_path(path):
+    return bool(path) and "\0" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def _is_statement(s):
+    subjects = s.get("subject") if isinstance(s, dict) and _fits(s, _STATEMENT, strict=False) else None
+    return (bool(subjects) and len(subjects) <= _MOST_SUBJECTS and all(d.get("digest") and _is_descriptor(d) for d in subjects)
+            and isinstance(s.get("predicate", {}), dict))
+
+
+def _check_predicate_digest(statement):
+    """Hold the first subject, where it is the run or the state described, to the predicate."""
+    if statement["subject"][0]["digest"].get("sha256") != hashlib.sha256(_canonical(statement["predicate"])).hexdigest():
+        raise ValueError("the first subject is not the digest of the predicate")
+
+
+# The shapes of documents, which Go has as types.
+
+
+def _fits(value, shape, strict=True):
+    """Whether a JSON value has a shape: a regular expression for a text, a type, a
+    function, [shape] for a list, {str: shape} for a map, else {member: shape} for an
+    object, which has no other members if strict. What is absent or null is zero, as
+    Go reads it, and may be so of members whose name ends in "?"."""
+    if isinstance(shape, str):
+        value = "" if value is None else value
+        return isinstance(value, str) and re.fullmatch(shape, value, re.DOTALL) is not None
+    if isinstance(shape, list):
+        return value is None or isinstance(value, list) and all(_fits(v, shape[0], strict) for v in value)
+    if isinstance(shape, dict):
+        value = {} if value is None else value
+        if not isinstance(value, dict):
+            return False
+        if str in shape:
+            return all(_fits(v, shape[str], strict) for v in value.values())
+        if strict and not all(m in shape or m + "?" in shape for m in value):
+            return False
+        if isinstance(shape, _One) and any(value.get(m) is None if m[-1] != "?" else value.get(m[:-1], m) in (None, "", []) for m in shape):
+            return False
+        return all(m[-1] == "?" and value.get(m[:-1]) is None or _fits(value.get(m.rstrip("?")), of, strict) for m, of in shape.items())
+    if isinstance(shape, type):
+        return value is None or shape is object or type(value) is shape
+    try:
+        return bool(shape(value))
+    except (ValueError, TypeError, AttributeError):  # it is of another type than the function reads
+        return False
+
+
+class _One(dict):
+    """The shape of an object that has one encoding: members are left out where they
+    are empty if their name ends in "?", and never otherwise."""
+
+
+def _count(value):
+    return value is None or type(value) is int and value >= 0
+
+
+def _base64(value):
+    return value is None or isinstance(value, str) and base64.b64decode(value, validate=True) is not None
+
+
+def _moment(value):
+    return value is None or isinstance(value, str) and value != "" and _time(value) is not None
+
+
+_OWN = "https://github.com/retrace-ledger/retrace/predicates/"
+_MOST_BYTES, _MOST_SUBJECTS = 4 << 20, 16384  # of an envelope, of a statement
+
+_WORD, _HASH, _GIT = ".+", "([0-9a-f]{64})?", "[0-9a-f]{40}([0-9a-f]{24})?"
+_DESCRIPTOR = {"name": str, "uri": str, "digest": {str: str}, "content": _base64, "downloadLocation": str, "mediaType": str, "annotations": {str: object}}
+_STATEMENT = {"_type": r"https://in-toto\.io/Statement/v(1|0\.1)", "subject": [_DESCRIPTOR], "predicateType": _WORD}
+_ENVELOPE = {"payloadType": _WORD, "payload": _WORD, "signatures": [{"keyid": str, "sig": _WORD}]}
+_SIGSTORE = {"mediaType": str, "dsseEnvelope?": {"payloadType": str, "payload": str, "signatures": [{"keyid": str, "sig": str}]}, "verificationMaterial": {
+    "certificate?": {"rawBytes": _base64}, "x509CertificateChain?": {"certificates": [{"rawBytes": _base64}]}}}
+_HEADER = _One({"recordedAt": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,5}[1-9])?Z", "namespace": str, "source?": str, "submitter?": str})
+_BUNDLE = _One({"format": str, "checkpoint": str, "entries": [_One({"index": int, "body?": str, "commitment?": str, "proof": [str]})], "claim": _One({
+    "ref": str, "name?": str, "entry": int, "root?": str, "run?": str, "direction?": "UPSTREAM|DOWNSTREAM", "depth": _count, "size": int, "truncated": bool,
+    "edges?": [_One({"from": str, "to": str, "step": int, "relation": str, "role?": str, "path?": str, "entry": int, "evidence": str, "ambiguous": bool, "depth": int})]})})
+
+_RUN_PARAMETERS = {"argv": [str], "dir": str, "parameters": {str: str}, "environment": {str: str}, "secrets": [str], "inputs": [str], "outputs": [str], "platform": str, "parent": str}
+_STEP_PARAMETERS = {"engine": _WORD, "namespace": str, "pipeline": str, "task": str, "parent": str, "status": _WORD, "reused": str, "skipped": [str], "argv": [str],
+                    "parameters": {str: str}, "labels": {str: str}, "environment": {str: str}, "secrets": [str], "platform": str}
+_BUILDER = {"id": _WORD, "version": {str: str}, "builderDependencies": [_DESCRIPTOR]}
+_OLD_METADATA = {"buildInvocationId": str, "buildInvocationID": str, "buildStartedOn": _moment, "buildFinishedOn": _moment}
+_PERSON = {"name": str, "email": str, "when": _moment}
+
+
+def _optional_key(text):
+    return text in (None, "") or isinstance(text, str) and _is_key(text)
+
+
+# Each predicate type that states more than its subjects, or is checked: its shape, and how it is read.
+_PREDICATES = {
+    PROVENANCE: ({
+        "buildDefinition": {"buildType": _WORD, "externalParameters": object, "internalParameters": object, "resolvedDependencies": [_DESCRIPTOR]},
+        "runDetails": {"builder": _BUILDER, "metadata": {"invocationId": str, "startedOn": _moment, "finishedOn": _moment}, "byproducts": [_DESCRIPTOR]}}, _Facts._provenance),
+    "https://slsa.dev/provenance/v0.2": ({
+        "builder": _BUILDER, "buildType": _WORD, "metadata": _OLD_METADATA, "materials": [_DESCRIPTOR],
+        "invocation": {"configSource": {"uri": str, "digest": {str: str}, "entryPoint": str}}}, _Facts._provenance02),
+    "https://slsa.dev/provenance/v0.1": ({
+        "builder": _BUILDER, "recipe": {"type": _WORD, "definedInMaterial": int, "entryPoint": str}, "metadata": _OLD_METADATA, "materials": [_DESCRIPTOR]}, _Facts._provenance01),
+    "https://in-toto.io/attestation/link/v0.3": ({"name": _WORD, "command": [str], "materials": [_DESCRIPTOR]}, _Facts._link),
+    "https://slsa.dev/verification_summary/v1": ({
+        "verifier": {"id": _WORD, "version": {str: str}}, "timeVerified": _moment, "resourceUri": _WORD, "policy": _DESCRIPTOR, "inputAttestations": [_DESCRIPTOR],
+        "verificationResult": "PASSED|FAILED", "verifiedLevels": [str], "dependencyLevels": {str: int}, "slsaVersion": str, "retrace_reasons": [str]}, _Facts._subjects),
+    "genesis/v1": ({"format": int, "origin": str, "logKey": str, "observerKey": str}, _Facts._genesis),
+    "trust/v1": ({
+        "action": str, "role": str, "keyID": str, "key": str, "name": str, "namespaces": [str], "predicateTypes": [str],
+        "notBefore": _moment, "notAfter": _moment, "replaces": str, "reason": str}, _Facts._trust),
+    "config/v1": ({"setting": _WORD, "values": {str: str}, "previous": _HASH}, _Facts._subjects),
+    "coverage/v1": ({
+        "source": _WORD, "from": _moment, "to": _moment, "count": _count, "recorded": _count, "blind": str, "leftOut": _count, "previous": _HASH,
+        "refused": [{"object": _WORD, "reason": _WORD, "digest": _optional_key}]}, _Facts._coverage),
+    "commit/v1": ({
+        "tree": _GIT, "parents": [_GIT], "author": _PERSON, "committer": _PERSON, "message": str, "signature": str, "signer?": {"keyID": _WORD, "name": str},
+        "pins": [_DESCRIPTOR], "leftOut": _count}, _Facts._commit),
+    "pins/v1": ({"format": "dvc|kustomize|kubernetes|kfp", "pins": [_DESCRIPTOR], "leftOut": _count}, _Facts._pins),
+    "ref/v1": ({
+        "repository": _WORD, "ref": "refs/.*|HEAD", "old": f"({_GIT})?", "forced": bool, "deleted": bool, "tag": f"({_GIT})?", "previous": _HASH}, _Facts._ref),
+    "image/v1": ({
+        "repository": _WORD, "mediaType": _WORD, "size": _count, "config": _optional_key, "platform": str, "labels": {str: str}, "signatures": [str],
+        "layers": [{"digest": _is_key, "mediaType": str, "size": int, "diffID": _optional_key}],
+        "manifests": [{"digest": _is_key, "mediaType": str, "platform": str}]}, _Facts._image),
+    "signature/v1": ({"payload": lambda v: bool(v) and _base64(v), "signature": _WORD, "certificate": str, "chain": str, "bundle": str}, _Facts._subjects),
+    "tag/v1": ({"repository": _WORD, "tag": _WORD, "old": _optional_key, "deleted": bool, "previous": _HASH}, _Facts._tag),
+    "snapshot/v1": ({
+        "source": _WORD, "store": str, "handle": str, "count": _count, "bytes": _count, "excluded": [str], "run": str, "version": str, "etag": str, "modified": _moment,
+        "previous": _HASH, "files": [{"path": lambda v: isinstance(v, str) and _is_path(v), "type": "file|folder|link", "exec": bool, "size": int, "sha256": str, "target": str,
+                                      "version": str, "etag": str}]}, _Facts._snapshot),
+    "model/v1": ({
+        "name": lambda v: re.fullmatch(r"(?![/.])[^@:# \t\n=]+", v) and len(v.encode()) <= 256, "version": r"[^@ \t\n]+", "resource?": _DESCRIPTOR, "run": str, "path": str,
+        "moved": bool, "metrics": {str: object}, "labels": {str: str}}, _Facts._model),
+    "deployment/v1": ({
+        "workload": "[^/]*(/[^/]*){3}", "uid": str, "models": [_DESCRIPTOR], "images": {str: str}, "deleted": bool, "previous": _HASH,
+        "containers": [{"name": _WORD, "image": _WORD, "digest": _optional_key, "platform": str}],
+        "revision?": {"commit": _GIT, "repository": str, "by": _WORD, "claimed": bool}, "changed?": {"by": _WORD, "at": _moment, "user": str, "cause": str}}, _Facts._deployment),
+    "attestation/v1": ({"claim": _WORD, "comment": str, "by": str}, _Facts._subjects),
+    "retraction/v1": ({"index": lambda v: type(v) is int and v > 0, "reason": _WORD}, _Facts._subjects),
+    "erasure/v1": ({"index": lambda v: type(v) is int and v > 0, "reason": _WORD, "by": str, "resources": [str]}, _Facts._erasure),
+    "restore/v1": ({
+        "ref": str, "result": "COMPLETE|INCOMPLETE", "plan": str, "size": int, "checked": int, "bytes": int, "problems": [str]}, _Facts._subjects),
+    "reproduction/v1": ({
+        "ref": str, "verdict": "BIT_EXACT|DIVERGED|NOT_REPLAYABLE", "reason": str, "isolation": str, "platform": str, "size": int,
+        "steps": [{"step": int, "run": str, "exit": int, "outputs": [{"path": str, "recorded": str, "made": str}]}]}, _Facts._subjects),
+}
+
+
+# Keys, signatures and trust.
+
+
+def _graded(entry, keys, trusts, observers):
+    """How we know what an entry states."""
+    at, grade = _time(entry.header["recordedAt"]), "claimed"
+    in_force = next((key for key, since in reversed(observers[1:]) if at >= since), observers[0][0])
+    for name, public in keys.items():
+        stated = trusts.get(name, [])
+        if name != in_force and _trusted(stated, at, entry) and entry.signed(public):
+            return "attested"
+        if name == in_force and not any(t["action"] == "revoke" and at >= _time(t["notAfter"]) for t in stated) and entry.signed(public):
+            grade = "observed"
+    return grade
 
 
 def _trusted(trusts, at, entry):
@@ -955,7 +1550,7 @@ def _trusted(trusts, at, entry):
         elif t["action"] == "trust":
             within = at >= _time(t.get("notBefore")) and (not t.get("notAfter") or at < _time(t["notAfter"]))
             trusted = trusted or (within and (not t.get("namespaces") or entry.header["namespace"] in t["namespaces"])
-                                  and (not t.get("predicateTypes") or entry.statement["predicateType"] in t["predicateTypes"]))
+                                  and (not t.get("predicateTypes") or entry.statement and entry.statement["predicateType"] in t["predicateTypes"]))
     return trusted
 
 
@@ -963,19 +1558,28 @@ def _time(text):
     """An instant in RFC 3339 as a number and the digits behind the second, to compare; none is before all."""
     if not text:
         return (float("-inf"), "")
-    whole, fraction, zone = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text).groups()
+    parts = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text, re.ASCII)
+    if not parts:
+        raise ValueError(f"{text!r} is no time")
+    whole, fraction, zone = parts.groups()
     return datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone)).timestamp(), (fraction or "").rstrip("0")
 
 
 def _unjson(raw):
-    """JSON without duplicate names, which readers take differently."""
+    """JSON of RFC 8259 alone, without duplicate names, which readers take differently."""
 
     def once(pairs):
         if len({k for k, _ in pairs}) != len(pairs):
             raise ValueError("a name stands twice in an object")
         return dict(pairs)
 
-    return json.loads(raw.decode(), object_pairs_hook=once)
+    def refuse(name):
+        raise ValueError(f"{name} is no number of JSON")
+
+    value = json.loads(raw.decode(), object_pairs_hook=once, parse_constant=refuse)
+    if b"\\u" in raw:
+        json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair
+    return value
 
 
 def _unbase64(text):
@@ -986,10 +1590,43 @@ def _unbase64(text):
     return raw
 
 
+def _hash_of(text):
+    raw = _unbase64(text)
+    if len(raw) != 32:
+        raise ValueError("a hash does not have 32 bytes")
+    return raw
+
+
+def _any_base64(text):
+    """Base64 in either alphabet, padded or not, as DSSE allows."""
+    text = re.sub("[\r\n]", "", text)
+    if re.search("[-_]", text):
+        text = text.replace("+", "!").replace("/", "!").replace("-", "+").replace("_", "/")
+    return _unbase64(text if text.endswith("=") else text + "=" * (-len(text) % 4))
+
+
 def _public(pem):
+    """A public key in PEM of a kind that signs entries."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    return load_pem_public_key(pem.encode())
+    try:
+        public = load_pem_public_key(pem.encode())
+    except UnsupportedAlgorithm as e:
+        raise ValueError(str(e)) from e
+    if "-----BEGIN PUBLIC KEY-----" not in pem or not isinstance(public, (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
+        raise ValueError("it is neither an Ed25519 nor an ECDSA nor an RSA key")
+    return public
+
+
+def _public_of(trust):
+    """The key that a trust entry is about, with its ID; none if it states one under the ID of another."""
+    try:
+        public = _public(trust["key"])
+    except ValueError:
+        return None, ""
+    return (public, trust["keyID"]) if _key_id(public) == trust["keyID"] else (None, "")
 
 
 def _key_id(public):
@@ -1013,8 +1650,6 @@ def _signed(public, signature, message):
         ways = [(ec.ECDSA(h),) for h in (hashes.SHA256(), {384: hashes.SHA384(), 521: hashes.SHA512()}.get(public.curve.key_size)) if h]
     elif isinstance(public, rsa.RSAPublicKey):
         ways = [(padding.PKCS1v15(), hashes.SHA256())]
-    else:
-        raise _Unknown("a key in it is neither Ed25519, ECDSA nor RSA; `retrace verify` may know it")
     for way in ways:
         try:
             public.verify(signature, message, *way)
@@ -1025,9 +1660,7 @@ def _signed(public, signature, message):
 
 
 def _vkey(key):
-    """(name, hash, public key, text) of a C2SP verifier key."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+    """(name, hash, public key, text) of the verifier key given, or in the file named."""
     key = key or os.environ.get("RETRACE_LOG_KEY")
     if not key:
         raise RetraceError("verify needs the log's public key: the text of log.vkey or the name of that file", "BAD_INPUT")
@@ -1035,33 +1668,64 @@ def _vkey(key):
     try:
         if text.count("+") < 2 or os.path.exists(text):
             text = pathlib.Path(text).read_text().strip()
-        name, digest, encoded = text.split("+", 2)
-        raw = base64.b64decode(encoded, validate=True)
+        return _vkey_of(text)
     except (OSError, ValueError) as e:
         raise RetraceError(f"reading the log's key: want the text of log.vkey or the name of that file: {e}", "BAD_INPUT") from e
-    if len(raw) != 33 or raw[0] != 1:
-        raise RetraceError("the log's key is not an Ed25519 verifier key (C2SP signed-note)", "BAD_INPUT")
-    want = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
-    if want.hex() != digest:
-        raise RetraceError("the log's key does not have the hash that it states", "BAD_INPUT")
-    return name, want, Ed25519PublicKey.from_public_bytes(raw[1:]), text
+
+
+def _vkey_of(text):
+    """(name, hash, public key, text) of a C2SP verifier key."""
+    name, digest, encoded = text.split("+", 2)
+    raw = base64.b64decode(encoded, validate=True)
+    if len(raw) != 33 or raw[0] != 1 or not _names_log(name):
+        raise ValueError("it is not an Ed25519 verifier key (C2SP signed-note)")
+    found = _log_key(name, raw[1:])
+    if found[1].hex() != digest.lower():
+        raise ValueError("it does not have the hash that it states")
+    return found
+
+
+def _log_key(name, raw):
+    """(name, hash, public key, text) of the Ed25519 key of a log (C2SP signed-note)."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    digest = hashlib.sha256(name.encode() + b"\n\x01" + raw).digest()[:4]
+    return name, digest, Ed25519PublicKey.from_public_bytes(raw), f"{name}+{digest.hex()}+{_b64(bytes([1]) + raw)}"
+
+
+def _names_log(name):
+    return name != "" and "+" not in name and not re.search(r"\s", name)
+
+
+def _ed25519_bytes(public):
+    """The 32 bytes of an Ed25519 key; None of another."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw) if isinstance(public, Ed25519PublicKey) else None
 
 
 def _open_note(note, vkey):
-    """(origin, size, root) of a checkpoint (C2SP tlog-checkpoint)."""
-    text, _, lines = note.partition("\n\n")
-    text += "\n"
-    for line in lines.splitlines():
+    """(origin, size, root) of a checkpoint (C2SP tlog-checkpoint) in a note (C2SP signed-note)."""
+    text, blank, lines = note.rpartition("\n\n")
+    text, lines, by_key = text + "\n", lines.split("\n"), []
+    if re.search(r"[\0-\x09\x0b-\x1f]", note) or not blank or lines.pop() != "" or len(lines) > 100:
+        raise ValueError("the checkpoint is not a signed note")
+    for line in lines:
         dash, name, encoded = line.split(" ", 2)
         signature = base64.b64decode(encoded, validate=True)
-        if dash == "—" and name == vkey[0] and signature[:4] == vkey[1]:
-            if not _signed(vkey[2], signature[4:], text.encode()):
-                break
-            origin, size, root = text.split("\n")[:3]
-            if origin != vkey[0]:
-                raise _False("the checkpoint is of another log")
-            return origin, int(size), _unbase64(root)
-    raise _False("the checkpoint is not signed by the key given for it")
+        if dash != "—" or not _names_log(name) or len(signature) < 5:
+            raise ValueError("a signature of the checkpoint is not one of a note")
+        if (name, signature[:4]) == vkey[:2]:
+            by_key.append(signature[4:])
+    if not by_key or not _signed(vkey[2], by_key[0], text.encode()):
+        raise _False("the checkpoint is not signed by the key given for it")
+    origin, size, root, *more = text[:-1].split("\n")
+    if origin != vkey[0]:
+        raise _False("the checkpoint is of another log")
+    if not re.fullmatch("0|[1-9][0-9]*", size) or "" in more:
+        raise ValueError("the checkpoint is not origin, size and root")
+    return origin, int(size), _hash_of(root)
 
 
 def _inclusion(leaf, index, size, proof, root):
@@ -1081,7 +1745,6 @@ def _inclusion(leaf, index, size, proof, root):
         fn, sn = fn >> 1, sn >> 1
     if sn != 0 or r != root:
         raise _False(f"entry {index} is not in the log")
-
 
 
 # Recording.
@@ -1370,14 +2033,35 @@ def _in_toto(kind, predicate, subjects):
 
 
 def _canonical(value):
-    """JSON as RFC 8785 has it, for values of text, whole numbers and floats."""
+    """JSON as RFC 8785 has it."""
+    if isinstance(value, dict):
+        members = sorted(value.items(), key=lambda m: m[0].encode("utf-16-be"))
+        return b"{" + b",".join(json.dumps(k, ensure_ascii=False).encode() + b":" + _canonical(v) for k, v in members) + b"}"
+    if isinstance(value, (list, tuple)):
+        return b"[" + b",".join(map(_canonical, value)) + b"]"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _number(float(value)).encode()
+    return json.dumps(value, ensure_ascii=False).encode()
 
-    def order(v):
-        if isinstance(v, dict):
-            return {k: order(v[k]) for k in sorted(v, key=lambda k: k.encode("utf-16-be"))}
-        return [order(x) for x in v] if isinstance(v, (list, tuple)) else v
 
-    return json.dumps(order(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+def _number(x):
+    """A number as ECMAScript writes it: Python's digits, with the point elsewhere."""
+    if not math.isfinite(x):
+        raise ValueError("JSON has no such number")
+    if x == 0:
+        return "0"
+    mantissa, _, exponent = f"{abs(x)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = int(exponent or 0) + len(whole) - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    if 0 < point <= 21:
+        text = digits.ljust(point, "0")[:point] + ("." + digits[point:] if digits[point:] else "")
+    elif -6 < point <= 0:
+        text = "0." + "0" * -point + digits
+    else:
+        text = digits[0] + ("." + digits[1:] if digits[1:] else "") + f"e{point - 1:+d}"
+    return "-" * (x < 0) + text
 
 
 def _b64(raw):
@@ -1417,31 +2101,47 @@ def _hash(path):
 
 
 def _tree(folder):
-    """The digest retraceTree1 of a folder (docs/formats.md, "Folders")."""
-    records = []
+    """The digest retraceTree1 of a folder."""
+    records = {}
 
     def walk(at, prefix):
         for entry in os.scandir(at):
             name = prefix + os.fsencode(entry.name)
-            head = struct.pack(">I", len(name)) + name
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
-                target = os.fsencode(os.readlink(entry.path))
-                records.append((name, head + b"l" + struct.pack(">I", len(target)) + target))
+                records[name] = _record("link", target=os.fsencode(os.readlink(entry.path)))
             elif stat.S_ISDIR(mode):
-                records.append((name, head + b"d"))
+                records[name] = _record("folder")
                 walk(entry.path, name + b"/")
             elif stat.S_ISREG(mode):
-                size = entry.stat().st_size
-                records.append((name, head + b"f" + bytes([1 if mode & 0o100 else 0]) + struct.pack(">Q", size) + _hash(entry.path)))
+                records[name] = _record("file", bool(mode & 0o100), entry.stat().st_size, _hash(entry.path))
             else:
                 raise RetraceError(f"{entry.path} is neither a file nor a folder nor a link", "BAD_INPUT")
 
     walk(folder, b"")
+    return _tree_digest(records)
+
+
+def _tree_digest(records):
+    """retraceTree1 of records by path (docs/formats.md, "Folders")."""
     digest = hashlib.sha256(b"retraceTree1\n")
-    for _, record in sorted(records):
-        digest.update(record)
+    for name in sorted(records):
+        digest.update(struct.pack(">I", len(name)) + name + records[name])
     return digest.hexdigest()
+
+
+def _record(kind, executable=False, size=0, content=b"", target=b""):
+    if kind == "file":
+        return b"f" + bytes([executable]) + struct.pack(">Q", size) + content
+    return b"d" if kind == "folder" else b"l" + struct.pack(">I", len(target)) + target
+
+
+def _listing_digest(files):
+    """retraceTree1 of the files that a snapshot lists."""
+    records = {f["path"].encode(): _record(f["type"], bool(f.get("exec")), f.get("size") or 0, bytes.fromhex(f.get("sha256") or ""), (f.get("target") or "").encode()) for f in files}
+    if len(records) != len(files):
+        raise ValueError("a path is listed twice")
+    return _tree_digest(records)
 
 
 def _tar(folder, file):

@@ -28,4 +28,12 @@ for _ in $(seq 100); do
 done
 export PYTHONPATH=$here/../../clients/python PYTHONHASHSEED=0
 jupyter nbconvert --to notebook --execute --log-level WARN --ExecutePreprocessor.timeout=120 --output "$work/executed" forecast.ipynb
+# A notebook runs to its end whatever the proof was found to be: what it says is read here.
+python3 - "$work/executed.ipynb" <<'PYTHON'
+import json, sys
+cells = [c for c in json.load(open(sys.argv[1]))["cells"] if ".verify(" in "".join(c["source"])]
+said = ["".join(o.get("data", {}).get("text/plain", [])) for c in cells for o in c.get("outputs", [])]
+if not said or not all(s.startswith("VERIFIED\n") for s in said):
+    sys.exit("forecast.ipynb: want VERIFIED of its proof, and it says: " + ("; ".join(said) or "nothing"))
+PYTHON
 cp "$work/executed.ipynb" "$output"
