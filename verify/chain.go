@@ -161,7 +161,7 @@ func rotationIn(env schema.Envelope) (schema.Trust, bool) {
 	if err != nil || s.PredicateType != schema.TrustV1 || schema.DecodePredicate(s, true, &t) != nil {
 		return t, false
 	}
-	return t, t.Action == "rotate"
+	return t, t.Action == "rotate" && (t.Role == schema.RoleLog || t.Role == schema.RoleObserver)
 }
 
 // Follow is the chain after the entry e: c itself, unless e is a rotation that

@@ -37,6 +37,9 @@ each still has its place in the log, and the verdict says how many are withheld.
 				return err
 			}
 			defer b.Close()
+			if err := b.provable(cmd.Context(), v); err != nil {
+				return cannot(err)
+			}
 			opt := lineage.LineageOptions{Depth: depth, Without: redact}
 			if down {
 				opt.Direction = schema.Downstream
@@ -67,6 +70,25 @@ each still has its place in the log, and the verdict says how many are withheld.
 	cmd.Flags().IntVar(&depth, "depth", 0, "at most `N` steps away")
 	cmd.Flags().Int64SliceVar(&redact, "redact", nil, "leave out the body of the entry at `INDEX`")
 	return cmd
+}
+
+// provable refuses proofs of before the log key was rotated: the checkpoint is
+// signed by the key in force, and the entry that says so is none that the answer may
+// rest on.
+func (b *book) provable(ctx context.Context, v *lineage.View) error {
+	all, err := b.view(0, "")
+	if err != nil || all.Size() == v.Size() {
+		return err
+	}
+	trusted, err := readTrust(ctx, b, all)
+	if err != nil {
+		return err
+	}
+	logs := trusted.chain.Logs()
+	if last := logs[len(logs)-1].Entry; last >= v.Size() {
+		return fmt.Errorf("an answer as of size %d cannot be proved any more: entry %d rotated the log key, and the checkpoint is signed by the new one; ask as of size %d or later", v.Size(), last, last+1)
+	}
+	return nil
 }
 
 // prove builds the bundle of what ref's lineage says, or of one entry.
