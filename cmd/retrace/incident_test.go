@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -43,9 +40,8 @@ func newShop(t *testing.T) *shop {
 	server, err := kubetest.Start()
 	s := &shop{t: t, kube: kubetest.Need(t, server, err), repo: newGitOps(t), dir: t.TempDir(), password: []byte("correct horse")}
 	t.Cleanup(s.kube.Stop)
-	images := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	t.Cleanup(images.Close)
-	s.registry = strings.TrimPrefix(images.URL, "http://")
+	s.registry = freeAddress(t)
+	serveRegistry(t, s.registry, "")
 	s.api = s.registry + "/ml/api"
 	var public []byte
 	if s.key, public, err = cosign.GenerateKey(s.password); err != nil {
@@ -373,6 +369,14 @@ func TestIncident(t *testing.T) {
 		t.Errorf("with a revoked key: %d\n%s", status, out)
 	}
 
+	// A ledger that somebody made anew, with a history that suits them better, is not
+	// the one that the log's key signed.
+	other := filepath.Join(t.TempDir(), "other")
+	done(t, s.dir, "--dir", other, "init", "--origin", s.origin())
+	if out, errs, status := retrace(t, s.dir, "audit", "--ledger", other, "--key", filepath.Join(dirName, "log.vkey")); status != 1 {
+		t.Errorf("a rewritten ledger: %d %s%s", status, out, errs)
+	}
+
 	// What the old state needs is gone: refused.
 	ref, err := name.ParseReference(good, name.Insecure)
 	if err != nil {
@@ -385,6 +389,17 @@ func TestIncident(t *testing.T) {
 	if out, errs, status := retrace(t, s.dir, "revert", "--repo", s.repo.url, "--to", "git:"+commit, "--paths", "apps", "--push"); status != 1 || !strings.Contains(out, "MISSING: its registry does not have it") {
 		t.Errorf("with the image gone: %d %s%s", status, out, errs)
 	}
+}
+
+// origin is the name of the log.
+func (s *shop) origin() string {
+	s.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(s.dir, dirName, "log.vkey"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	name, _, _ := strings.Cut(string(raw), "+")
+	return name
 }
 
 // outside checks what an audit gave along, as somebody who has the log's key alone,

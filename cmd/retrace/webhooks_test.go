@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -158,33 +159,23 @@ func need(t *testing.T, program string) string {
 	return path
 }
 
-// TestRegistryNotifications has the CNCF's registry tell of a push.
-func TestRegistryNotifications(t *testing.T) {
-	t.Parallel()
-	registry := need(t, "docker-registry")
+// serveRegistry runs the CNCF's registry until the test ends; it lets images be
+// deleted.
+func serveRegistry(t *testing.T, host, more string) {
+	t.Helper()
 	dir := t.TempDir()
-	done(t, dir, "init")
-	host := freeAddress(t)
-	address, stop := serveSources(t, dir, "  - url: oci://"+host+"/ml/trainer\n    interval: 1h\n    with: {webhook: {env: WEBHOOK_SECRET}}\n")
-	defer stop()
 	config := filepath.Join(dir, "registry.yml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, `version: 0.1
-storage: {filesystem: {rootdirectory: %s}}
-http: {addr: %s}
-notifications:
-  endpoints:
-    - {name: retrace, url: "http://%s/webhooks/registry", headers: {Authorization: [Bearer s3cret]}, timeout: 5s, threshold: 3, backoff: 1s}
-`, filepath.Join(dir, "images"), host, address), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n%s", filepath.Join(dir, "images"), host, more), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), registry, "serve", config)
+	cmd := exec.CommandContext(context.Background(), need(t, "docker-registry"), "serve", config)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed
-	}()
+	})
 	await(t, "the registry", func() bool {
 		resp, err := http.Get("http://" + host + "/v2/")
 		if err != nil {
@@ -193,6 +184,21 @@ notifications:
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
+}
+
+// TestRegistryNotifications has the CNCF's registry tell of a push.
+func TestRegistryNotifications(t *testing.T) {
+	t.Parallel()
+	need(t, "docker-registry")
+	dir := t.TempDir()
+	done(t, dir, "init")
+	host := freeAddress(t)
+	address, stop := serveSources(t, dir, "  - url: oci://"+host+"/ml/trainer\n    interval: 1h\n    with: {webhook: {env: WEBHOOK_SECRET}}\n")
+	defer stop()
+	serveRegistry(t, host, fmt.Sprintf(`notifications:
+  endpoints:
+    - {name: retrace, url: "http://%s/webhooks/registry", headers: {Authorization: [Bearer s3cret]}, timeout: 5s, threshold: 3, backoff: 1s}
+`, address))
 	image, err := random.Image(64, 1)
 	if err != nil {
 		t.Fatal(err)
