@@ -247,34 +247,30 @@ func (v *View) StepInfo(ctx context.Context, entry int64) (StepInfo, error) {
 		return StepInfo{}, err
 	}
 	grade, err := v.Grade(ctx, entry)
-	return StepInfo{Entry: entry, Step: s, Evidence: grade}, err
+	return StepInfo{Entry: entry, Step: s, Evidence: grade.Evidence}, err
 }
 
 // Producers are the steps that made the resource where start begins: the run
 // that it names, or every one.
 func (v *View) Producers(ctx context.Context, start schema.Start) ([]StepInfo, error) {
-	node, err := v.Node(ctx, start.Key, schema.Upstream)
+	made, err := schema.Producers(ctx, v, start, v.size)
 	if err != nil {
 		return nil, err
 	}
-	var all, named []StepInfo
-	for _, entry := range node.Made {
-		if entry >= v.size {
-			break
-		}
+	return v.steps(ctx, made)
+}
+
+// steps are the steps that the entries state.
+func (v *View) steps(ctx context.Context, entries []int64) ([]StepInfo, error) {
+	var out []StepInfo
+	for _, entry := range entries {
 		s, err := v.StepInfo(ctx, entry)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, s)
-		if start.Run != "" && s.Step.Run == start.Run {
-			named = append(named, s)
-		}
+		out = append(out, s)
 	}
-	if len(named) > 0 {
-		return named, nil
-	}
-	return all, nil
+	return out, nil
 }
 
 // Users are the steps that used k.
@@ -283,18 +279,17 @@ func (v *View) Users(ctx context.Context, k schema.Key) ([]StepInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []StepInfo
-	for _, entry := range node.Used {
-		if entry >= v.size {
-			break
-		}
-		s, err := v.StepInfo(ctx, entry)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s)
+	used, err := schema.Standing(ctx, v, below(node.Used, v.size))
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	return v.steps(ctx, used)
+}
+
+// below cuts ascending entries at a size.
+func below(entries []int64, size int64) []int64 {
+	n, _ := slices.BinarySearch(entries, size)
+	return entries[:n]
 }
 
 // Relations are the relations that k stands in without a step, in both
@@ -308,7 +303,7 @@ func (v *View) Relations(ctx context.Context, k schema.Key) (up, down []schema.E
 	if err != nil {
 		return nil, nil, err
 	}
-	below := func(rs []schema.EntryRelation) []schema.EntryRelation {
+	cut := func(rs []schema.EntryRelation) []schema.EntryRelation {
 		for i, r := range rs {
 			if r.Entry >= v.size {
 				return rs[:i]
@@ -316,7 +311,7 @@ func (v *View) Relations(ctx context.Context, k schema.Key) (up, down []schema.E
 		}
 		return rs
 	}
-	return below(u.Up), below(d.Down), nil
+	return cut(u.Up), cut(d.Down), nil
 }
 
 // ModelVersion is a named version of a model.

@@ -21,7 +21,7 @@ func grade(t *testing.T, v *lineage.View, entry int64) schema.Evidence {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g, err := v.Grade(t.Context(), entry); err != nil || g != e.Evidence {
+	if g, err := v.Grade(t.Context(), entry); err != nil || g.Evidence != e.Evidence {
 		t.Errorf("entry %d is %s, its grade %s, %v", entry, e.Evidence, g, err)
 	}
 	return e.Evidence

@@ -153,17 +153,18 @@ func (v *View) Step(_ context.Context, entry int64) (*schema.Step, error) {
 }
 
 // Grade implements schema.Graph.
-func (v *View) Grade(_ context.Context, entry int64) (schema.Evidence, error) {
+func (v *View) Grade(_ context.Context, entry int64) (schema.Grade, error) {
 	var r *record
 	if s, ok := v.cache.steps.Get(entry); ok && entry < v.size {
 		r = &s.entry
 	} else {
 		var err error
 		if r, err = v.record(entry); err != nil {
-			return "", err
+			return schema.Grade{}, err
 		}
 	}
-	return v.trust.Grade(schema.Header{RecordedAt: r.RecordedAt, Namespace: r.Namespace}, r.PredicateType, v.signers(r)), nil
+	evidence := v.trust.Grade(schema.Header{RecordedAt: r.RecordedAt, Namespace: r.Namespace}, r.PredicateType, v.signers(r))
+	return schema.Grade{Evidence: evidence, Namespace: r.Namespace}, nil
 }
 
 // EntryInfo is what the graph knows of an entry without reading its body.

@@ -191,6 +191,9 @@ func (v *View) resolveRun(id string) (Ref, error) {
 	if len(entries) == 0 {
 		return Ref{Entry: -1}, fmt.Errorf("run:%s: %w", id, ErrNotFound)
 	}
+	if entries, err = schema.Standing(context.Background(), v, entries); err != nil {
+		return Ref{Entry: -1}, err
+	}
 	// Anybody can claim a step under the ID of somebody's run.
 	best := entries[0]
 	for _, entry := range entries {

@@ -94,6 +94,9 @@ func randomWorld(t *testing.T, seed uint64, n int) *lineagetest.Log {
 		switch rnd.IntN(10) {
 		case 0, 1, 2, 3, 4:
 			r := lineagetest.Run{ID: fmt.Sprintf("run-%08d", i), Argv: []string{"step"}, Exit: rnd.IntN(2)}
+			if len(runs) > 0 && rnd.IntN(4) == 0 { // what else is stated of a run
+				r.ID = runs[rnd.IntN(len(runs))]
+			}
 			for range rnd.IntN(4) {
 				u := input(content())
 				if len(runs) > 0 && rnd.IntN(2) == 0 {

@@ -152,7 +152,7 @@ func (b *planner) producers(start schema.Start, user *lineage.StepInfo) ([]link,
 		// Whoever claims another digest of these bytes brings in no steps.
 		if grade, err := b.v.Grade(b.ctx, r.Entry); err != nil {
 			return nil, err
-		} else if r.Kind == schema.RelAlias && !grade.Trusted() {
+		} else if r.Kind == schema.RelAlias && !grade.Evidence.Trusted() {
 			continue
 		}
 		made, err := b.producer(schema.Start{Key: r.To}, user)
@@ -484,7 +484,7 @@ func (b *planner) heldAt(r schema.Resource) (schema.Resource, error) {
 		}
 		if grade, err := b.v.Grade(b.ctx, rel.Entry); err != nil {
 			return r, err
-		} else if !grade.Trusted() {
+		} else if !grade.Evidence.Trusted() {
 			continue
 		}
 		held, err := b.v.Resource(rel.To)

@@ -63,6 +63,7 @@ type Step struct {
 	Metrics     map[string]any
 	Platform    string
 	Parent      string // run ID of the enclosing run
+	Replaces    Key    // Subject of the earlier statement of this run that this one takes the place of
 	Outputs     []string
 	Uses        []Use
 	Generates   []Output

@@ -36,6 +36,9 @@ type StepParameters struct {
 	Task      string `json:"task,omitempty"`      // which step of it; empty for the whole run
 	Parent    string `json:"parent,omitempty"`    // run ID of the run that this is a step of
 	Status    string `json:"status"`              // in the engine's words, such as "Succeeded"
+	// Replaces is the key of the run as an earlier statement described it, before
+	// more became known. This statement takes the place of that one.
+	Replaces Key `json:"replaces,omitempty"`
 	// Reused is set when the engine did not run the step and took what an
 	// earlier one had left: the key under which it found it.
 	Reused string `json:"reused,omitempty"`

@@ -170,6 +170,12 @@ func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
 	case s.Subject[0].Name != runPrefix+step.Run:
 		return fieldErrorf("subject.0.name", "%q is not the run itself, %q", clip(s.Subject[0].Name), runPrefix+step.Run)
 	}
+	if sp.Replaces != "" {
+		if k, err := ParseKey(string(sp.Replaces)); err != nil || k.Algorithm() != SHA256 {
+			return fieldErrorf(external+".replaces", "%q is not the key of a run, sha256 and 64 hex digits", clip(string(sp.Replaces)))
+		}
+		step.Replaces = sp.Replaces
+	}
 	if err := checkPredicateDigest(s); err != nil {
 		return err
 	}

@@ -21,6 +21,12 @@ const (
 // better.
 func (e Evidence) Trusted() bool { return e == Attested || e == Observed }
 
+// Better says whether e is stronger than o.
+func (e Evidence) Better(o Evidence) bool {
+	strength := map[Evidence]int{Attested: 2, Observed: 1}
+	return strength[e] > strength[o]
+}
+
 // TrustHistory is what the trust entries below some size say. The zero value
 // trusts nobody. It is a pure function of genesis and of the trust entries
 // applied in order, so that every holder of those entries grades alike.

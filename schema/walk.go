@@ -29,8 +29,15 @@ type Graph interface {
 	Node(ctx context.Context, k Key, d Direction) (*Node, error)
 	// Step returns the step that the entry states.
 	Step(ctx context.Context, entry int64) (*Step, error)
-	// Grade returns how we know what the entry states.
-	Grade(ctx context.Context, entry int64) (Evidence, error)
+	// Grade returns how we know what the entry states, and in which namespace it
+	// was recorded.
+	Grade(ctx context.Context, entry int64) (Grade, error)
+}
+
+// Grade is how an entry stands among others about the same run.
+type Grade struct {
+	Evidence  Evidence
+	Namespace string
 }
 
 // Node is where a resource stands in the graph. All lists are in ascending
@@ -95,7 +102,8 @@ type WalkOptions struct {
 // yields.
 //
 // Rules (docs/formats.md, "Graph"): a use that names its producer is bound to
-// it, otherwise to every producer; empty files and folders join nothing; the
+// it, otherwise to every producer; what several entries state of one run counts
+// as one step, by the best of them; empty files and folders join nothing; the
 // files of a folder are followed where a step generated them; the parents and
 // the tree of a commit are not followed.
 func Walk(ctx context.Context, g Graph, start Start, opt WalkOptions) iter.Seq2[Edge, error] {
@@ -156,9 +164,12 @@ type walker struct {
 	// emitted is kept downstream only, where the edges of one step are met at
 	// each of its uses. Upstream, visits tell what was yielded.
 	emitted map[edgeID]bool
+	// standing are the producers that count, of what has several. It is kept
+	// downstream only, where they are asked for once for each use.
+	standing map[Key][]int64
 	// lastEntry and lastGrade save looking up the grade of each edge of a step.
 	lastEntry int64
-	lastGrade Evidence
+	lastGrade Grade
 }
 
 // usual is how many resources a walk makes room for at first.
@@ -397,11 +408,32 @@ func (w *walker) builtOn(q queued, chain Key, yield func(Edge, error) bool) erro
 	return nil
 }
 
+// Producers are the entries whose step made what start names, in ascending
+// order, by the rules of Walk. Entries from size on are not seen, if it is not 0.
+func Producers(ctx context.Context, g Graph, start Start, size int64) ([]int64, error) {
+	node, err := g.Node(ctx, start.Key, Upstream)
+	if err != nil {
+		return nil, err
+	}
+	w := &walker{ctx: ctx, g: g, opt: WalkOptions{Size: size}, lastEntry: -1}
+	made, _, err := w.producers(node, start.Run)
+	return made, err
+}
+
+// Standing leaves of entries that state steps those that count: of each run in
+// each namespace the best, by the rules of Walk.
+func Standing(ctx context.Context, g Graph, entries []int64) ([]int64, error) {
+	return (&walker{ctx: ctx, g: g, lastEntry: -1}).runs(entries)
+}
+
 // producers are the entries whose step made a node, only those of run where
 // one is named and known, of these the claimed ones only if there are no
 // better, and whether there are several to choose from.
 func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
-	made := w.visible(node.Made)
+	made, err := w.runs(w.visible(node.Made))
+	if err != nil {
+		return nil, false, err
+	}
 	if run != "" {
 		var named []int64
 		for _, entry := range made {
@@ -421,6 +453,96 @@ func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
 	return made, len(made) > 1, nil
 }
 
+// runs leaves one entry for each run of those whose steps made the same thing,
+// where one is enough: the best evidence stands, the attestation of a build
+// before what was seen of it, and of equal ones that which replaces the others.
+// Only entries of one namespace stand for each other, as a key that is trusted
+// in one must not decide what another says.
+func (w *walker) runs(made []int64) ([]int64, error) {
+	if len(made) < 2 {
+		return made, nil
+	}
+	type run struct{ id, namespace string }
+	stated := map[run][]int64{}
+	for _, entry := range made {
+		step, err := w.g.Step(w.ctx, entry)
+		if err != nil {
+			return nil, err
+		}
+		if step.Run == "" {
+			continue
+		}
+		grade, err := w.grade(entry)
+		if err != nil {
+			return nil, err
+		}
+		of := run{step.Run, grade.Namespace}
+		stated[of] = append(stated[of], entry)
+	}
+	over := map[int64]bool{}
+	for _, entries := range stated {
+		if err := w.outdone(entries, over); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(made), func(entry int64) bool { return over[entry] }), nil
+}
+
+// outdone notes those of the entries about one run that others stand for.
+func (w *walker) outdone(entries []int64, over map[int64]bool) error {
+	if len(entries) < 2 {
+		return nil
+	}
+	best, grades := Claimed, make([]Evidence, len(entries))
+	for i, entry := range entries {
+		grade, err := w.grade(entry)
+		if err != nil {
+			return err
+		}
+		if grades[i] = grade.Evidence; grades[i].Better(best) {
+			best = grades[i]
+		}
+	}
+	steps, replaced := make([]*Step, len(entries)), map[Key]bool{}
+	for i, entry := range entries {
+		step, err := w.g.Step(w.ctx, entry)
+		if err != nil {
+			return err
+		}
+		if steps[i] = step; grades[i] == best && step.Replaces != "" {
+			replaced[step.Replaces] = true
+		}
+	}
+	for i, entry := range entries {
+		over[entry] = grades[i] != best || replaced[steps[i].Subject]
+	}
+	return nil
+}
+
+// stands says whether an entry counts among those whose steps made k.
+func (w *walker) stands(k Key, entry int64) (bool, error) {
+	entries, ok := w.standing[k]
+	if !ok {
+		node, err := w.g.Node(w.ctx, k, Upstream)
+		if err != nil {
+			return false, err
+		}
+		made := w.visible(node.Made)
+		if len(made) < 2 {
+			return true, nil
+		}
+		if entries, err = w.runs(made); err != nil {
+			return false, err
+		}
+		if w.standing == nil {
+			w.standing = map[Key][]int64{}
+		}
+		w.standing[k] = entries
+	}
+	_, found := slices.BinarySearch(entries, entry)
+	return found, nil
+}
+
 // vouched leaves out the claimed ones of several steps with one run ID if there
 // are better ones: anybody can claim a step under the ID of somebody's run.
 func (w *walker) vouched(entries []int64) ([]int64, error) {
@@ -433,7 +555,7 @@ func (w *walker) vouched(entries []int64) ([]int64, error) {
 		if err != nil {
 			return nil, err
 		}
-		if grade.Trusted() {
+		if grade.Evidence.Trusted() {
 			better = append(better, entry)
 		}
 	}
@@ -498,6 +620,12 @@ func (w *walker) down(q queued, node *Node, yield func(Edge, error) bool) error 
 				continue
 			}
 			for _, o := range step.results() {
+				if ok, err := w.stands(o.Key, entry); err != nil || !ok {
+					if err != nil {
+						return err
+					}
+					continue
+				}
 				e := Edge{From: o.Key, To: q.Key, Step: entry, Relation: RelUsed, Role: u.Role, Path: u.Path, Entry: entry, Depth: q.depth}
 				if err := w.emitOnce(e, false, yield); err != nil {
 					return err
@@ -573,7 +701,7 @@ func (w *walker) emit(e *Edge, claimed bool, yield func(Edge, error) bool) error
 		if err != nil {
 			return err
 		}
-		e.Evidence = grade
+		e.Evidence = grade.Evidence
 	}
 	if !yield(*e, nil) {
 		return errStop
@@ -581,11 +709,11 @@ func (w *walker) emit(e *Edge, claimed bool, yield func(Edge, error) bool) error
 	return nil
 }
 
-func (w *walker) grade(entry int64) (Evidence, error) {
+func (w *walker) grade(entry int64) (Grade, error) {
 	if entry != w.lastEntry {
 		grade, err := w.g.Grade(w.ctx, entry)
 		if err != nil {
-			return "", err
+			return Grade{}, err
 		}
 		w.lastEntry, w.lastGrade = entry, grade
 	}
@@ -596,17 +724,17 @@ func (w *walker) grade(entry int64) (Evidence, error) {
 type FactGraph struct {
 	nodes  map[Key]*Node
 	steps  map[int64]*Step
-	grades map[int64]Evidence
+	grades map[int64]Grade
 }
 
 // NewFactGraph returns an empty graph.
 func NewFactGraph() *FactGraph {
-	return &FactGraph{nodes: map[Key]*Node{}, steps: map[int64]*Step{}, grades: map[int64]Evidence{}}
+	return &FactGraph{nodes: map[Key]*Node{}, steps: map[int64]*Step{}, grades: map[int64]Grade{}}
 }
 
 // Add adds what the entry at index states. Entries are added in ascending
 // order.
-func (g *FactGraph) Add(index int64, f *Facts, grade Evidence) {
+func (g *FactGraph) Add(index int64, f *Facts, grade Grade) {
 	g.grades[index] = grade
 	if f.Step != nil {
 		g.steps[index] = f.Step
@@ -674,9 +802,9 @@ func (g *FactGraph) Step(_ context.Context, entry int64) (*Step, error) {
 }
 
 // Grade implements Graph.
-func (g *FactGraph) Grade(_ context.Context, entry int64) (Evidence, error) {
+func (g *FactGraph) Grade(_ context.Context, entry int64) (Grade, error) {
 	if e, ok := g.grades[entry]; ok {
 		return e, nil
 	}
-	return "", fmt.Errorf("entry %d was not graded", entry)
+	return Grade{}, fmt.Errorf("entry %d was not graded", entry)
 }

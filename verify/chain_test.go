@@ -161,7 +161,7 @@ func TestGradesAfterRotation(t *testing.T) {
 	after := w.Add(lineagetest.Model(t, "other", "3", "", lineagetest.File("c", "c")))
 	v := w.View(t)
 	for entry, want := range map[int64]schema.Evidence{before: schema.Observed, rotation: schema.Observed, stale: schema.Claimed, after: schema.Observed} {
-		if got, err := v.Grade(t.Context(), entry); err != nil || got != want {
+		if got, err := v.Grade(t.Context(), entry); err != nil || got.Evidence != want {
 			t.Errorf("entry %d: %s, %v, want %s", entry, got, err, want)
 		}
 		trust, err := v.TrustFor(entry)

@@ -248,7 +248,7 @@ func (c *checkState) grade() error {
 		}
 		ve.Evidence = e.evidence
 		c.verdict.Entries = append(c.verdict.Entries, ve)
-		c.graph.Add(e.Index, e.facts, operator)
+		c.graph.Add(e.Index, e.facts, schema.Grade{Evidence: operator, Namespace: e.Header.Namespace})
 	}
 	return nil
 }
@@ -366,7 +366,7 @@ func (c *checkState) graded(index int64) schema.Evidence {
 	if err != nil {
 		return schema.Claimed // its body is withheld
 	}
-	return grade
+	return grade.Evidence
 }
 
 // run checks that a run to which the claim binds its root made it. A name may

@@ -732,6 +732,7 @@ class _Proof:
             if trust["action"] == "rotate" and trust["role"] == "observer" and trust["replaces"] == observers[-1][0]:
                 observers.append((name, _time(trust["notBefore"])))
         self.grades = {i: _graded(e, keys, trusts, observers) for i, e in self.entries.items() if e}
+        self.namespaces = {i: e.header["namespace"] for i, e in self.entries.items() if e}
         graded = list(self.grades.values())
         self.checked.append(", ".join(f"{graded.count(g)} of them are {how}" for g, how in (
             ("observed", "signed by the log's own observer"), ("attested", "signed by a key that its operator trusts"), ("claimed", "claims")) if g in graded))
@@ -792,7 +793,7 @@ class _Proof:
             if self.withheld:
                 raise _Unknown(f"that run {run} made {_short(root)} cannot be derived again: a body is withheld")
             raise _False(f"no entry in it states that run {run} made {_short(root)}")
-        walk = _Walk(self.facts, self.grades).edges(root, run, down, claim["depth"])
+        walk = _Walk(self.facts, self.grades, self.namespaces).edges(root, run, down, claim["depth"])
         shown, end = 0, {}
         for got in walk:
             if shown == len(self.edges):
@@ -897,7 +898,7 @@ class _Step:
     """One execution, that used things and made others."""
 
     def __init__(self, run):
-        self.run, self.subject, self.uses, self.outputs = run, "", [], []
+        self.run, self.subject, self.uses, self.outputs, self.replaces = run, "", [], [], ""
 
     def made(self):
         return [k for k in [self.subject] if k] + self.outputs
@@ -1105,6 +1106,9 @@ class _Facts:
             paths += [_note(d, "path") for d in used if _note(d, "path")] + [_note(d, "path") or d.get("name") or "" for d in subjects[1:]]
             if not external.get("argv") or not all(p in (".", "/") or _is_path(p[p.startswith("/") :]) for p in paths):
                 raise ValueError("it has no command, or a path that leads elsewhere")
+        self.step.replaces = external.get("replaces") or ""
+        if self.step.replaces and not (_is_key(self.step.replaces) and self.step.replaces.startswith("sha256:")):
+            raise ValueError("what it replaces is not the key of a run")
         _check_predicate_digest(statement)
         for d in products:
             shape = {"retrace_exitStatus": int, "retrace_metrics": {str: object}, "retrace_gaps": [{"rule": str, "detail": str}]}.get(d.get("name"))
@@ -1174,8 +1178,8 @@ class _Walk:
     """The graph of what entries state, and the walk over it that the ledger runs
     itself (schema/walk.go): nearest first, each edge once."""
 
-    def __init__(self, facts, grades):
-        self.steps, self.grades = {}, grades
+    def __init__(self, facts, grades, namespaces):
+        self.steps, self.grades, self.namespaces = {}, grades, namespaces
         self.producers, self.users, self.up, self.down = (collections.defaultdict(list) for _ in range(4))
         for entry, f in facts.items():
             if f.step:
@@ -1246,9 +1250,24 @@ class _Walk:
     def _made(self, key, run):
         """The entries whose step made key: those of run where one is named and known,
         and of these the claimed ones only where there are no better."""
-        made = self.producers.get(key, [])
+        made = self._runs(self.producers.get(key, []))
         named = [e for e in made if run and self.steps[e].run == run]
         return [e for e in named if self.grades[e] != "claimed"] or named or made
+
+    def _runs(self, made):
+        """What several entries of a namespace state of one run is one step: of the best
+        evidence, without those that another replaces."""
+        if len(made) < 2:
+            return made
+        stated, standing = collections.defaultdict(list), set()
+        for e in made:
+            stated[(self.steps[e].run, self.namespaces[e]) if self.steps[e].run else e].append(e)
+        for entries in stated.values():
+            best = min(_EVIDENCE.index(self.grades[e]) for e in entries)
+            entries = [e for e in entries if self.grades[e] == _EVIDENCE[best]]
+            replaced = {self.steps[e].replaces for e in entries} - {""} if len(entries) > 1 else ()
+            standing.update(e for e in entries if self.steps[e].subject not in replaced)
+        return [e for e in made if e in standing]
 
     def _all_layers(self, chain):
         return next((b for _, b, kind, *_ in self.up.get(chain, ()) if kind == "layersOf"), None)
@@ -1259,6 +1278,8 @@ class _Walk:
             for use in step.uses:
                 if use.key == key and not (run and use.producer and use.producer != run):
                     for made in step.results():
+                        if entry not in self._runs(self.producers[made]):
+                            continue
                         yield from self._once(self._edge(made, key, "used", entry, depth, entry, use.role, use.path))
                         if made != key:
                             self._push(made, step.run, depth + 1)
@@ -1281,6 +1302,8 @@ class _Walk:
             yield edge
 
 
+# Grades of evidence, strongest first.
+_EVIDENCE = ("attested", "observed", "claimed")
 # Relations that lead upstream; partOf does where a step made the part.
 _FOLLOWED = {"base", "builtOf", "platform", "inIndex", "configOf", "alias", "located", "holds", "runs", "serves", "applied", "pins", "refers"}
 # What equals others because it is empty: files and folders.
@@ -1458,7 +1481,7 @@ _BUNDLE = _One({"format": str, "checkpoint": str, "entries": [_One({"index": int
     "edges?": [_One({"from": str, "to": str, "step": int, "relation": str, "role?": str, "path?": str, "entry": int, "evidence": str, "ambiguous": bool, "depth": int})]})})
 
 _RUN_PARAMETERS = {"argv": [str], "dir": str, "parameters": {str: str}, "environment": {str: str}, "secrets": [str], "inputs": [str], "outputs": [str], "platform": str, "parent": str}
-_STEP_PARAMETERS = {"engine": _WORD, "namespace": str, "pipeline": str, "task": str, "parent": str, "status": _WORD, "reused": str, "skipped": [str], "argv": [str],
+_STEP_PARAMETERS = {"engine": _WORD, "namespace": str, "pipeline": str, "task": str, "parent": str, "status": _WORD, "replaces": str, "reused": str, "skipped": [str], "argv": [str],
                     "parameters": {str: str}, "labels": {str: str}, "environment": {str: str}, "secrets": [str], "platform": str}
 _BUILDER = {"id": _WORD, "version": {str: str}, "builderDependencies": [_DESCRIPTOR]}
 _OLD_METADATA = {"buildInvocationId": str, "buildInvocationID": str, "buildStartedOn": _moment, "buildFinishedOn": _moment}

@@ -456,7 +456,7 @@ class Log:
         proof = retrace._Proof(encode(self.bundle({"ref": "", "root": root})), retrace._vkey_of(self.vkey), [], [])
         proof._answer = lambda: None
         proof.check(None)
-        walk = retrace._Walk(proof.facts, proof.grades).edges(root, run, down, depth)
+        walk = retrace._Walk(proof.facts, proof.grades, proof.namespaces).edges(root, run, down, depth)
         claim["edges"] = [{k: v for k, v in e.items() if v != ""} for e in walk]
         return self.bundle({k: v for k, v in claim.items() if v not in ("", [])}), proof.facts
 
@@ -480,6 +480,13 @@ def recorded(kind, run, external, used, outputs, products=()):
     return in_toto("https://slsa.dev/provenance/v1", predicate, {"name": "run:" + run, "digest": {"sha256": hashlib.sha256(retrace._canonical(predicate)).hexdigest()}}, *outputs)
 
 
+def restated():
+    """Two statements of one run, of which the second takes the place of the first."""
+    first = recorded("step", "r4", {"engine": "argo", "status": "Running"}, [thing("data", "d")], [thing("image", "5")])
+    key = "sha256:" + first["subject"][0]["digest"]["sha256"]
+    return [first, recorded("step", "r4", {"engine": "argo", "status": "Succeeded", "replaces": key}, [thing("model", "a")], [thing("image", "5")])]
+
+
 def samples():
     """A statement of every predicate type, joined so that each is reached from others."""
     when, text = "2026-01-01T00:00:00.5+01:00", lambda value: base64.b64encode(json.dumps(value).encode()).decode()
@@ -494,6 +501,7 @@ def samples():
                  [thing("model", "a", annotations={"path": "out/model"})], [{"name": "retrace_exitStatus", "content": text(0)}, {"name": "retrace_gaps", "content": text([{"rule": "x", "detail": "y"}])}]),
         recorded("step", "r2", {"engine": "argo", "status": "Succeeded", "pipeline": "p"}, [thing("model", "a", annotations={"producer": "r1"}), {"name": "at", "uri": "s3://bucket/in"}, thing("data", "d")],
                  [thing("model", "a")], [{"name": "o", "uri": "s3://bucket/out", "annotations": {"role": "output"}}, {"name": "retrace_metrics", "content": text({"mae": 1.5})}]),
+        *restated(),
         in_toto("https://slsa.dev/provenance/v1", {"buildDefinition": {"buildType": "https://slsa.dev/container-based-build/v0.1", "externalParameters": {
             "source": {"uri": "git+https://x.example/r", "digest": {"sha1": "c" * 40}}, "builderImage": thing("reg/app", "1"), "configPath": "x"}, "resolvedDependencies": [
                 thing("data", "d"), {"name": "only a name"}, {"uri": "git+https://x.example/r", "digest": {"sha1": "c" * 40}}]},
@@ -726,7 +734,8 @@ class Same(unittest.TestCase):
                                 first["digest"]["sha256"] = hashlib.sha256(retrace._canonical(s["predicate"])).hexdigest()
                         except (KeyError, TypeError, AttributeError, IndexError):
                             pass
-                if retrace._OWN in str(s.get("predicateType")) and s["predicateType"].partition(retrace._OWN)[2] not in retrace._PREDICATES:
+                kind = str(s.get("predicateType"))
+                if kind.startswith((retrace._OWN, "https://slsa.dev/provenance/")) and kind.removeprefix(retrace._OWN) not in retrace._PREDICATES:
                     continue  # a type to come
                 log.clock += 1
                 log.add(s, *self.random.sample([log.observer, trusted, log.key()], self.random.randrange(3)))

@@ -111,7 +111,7 @@ func TestBaseByLayers(t *testing.T) {
 			if err != nil {
 				t.Fatal(i, err)
 			}
-			g.Add(entry, f, schema.Observed)
+			g.Add(entry, f, schema.Grade{Evidence: schema.Observed})
 			entry++
 		}
 	}

@@ -120,6 +120,21 @@ func (r Run) Statement(t testing.TB) schema.Statement {
 	return Statement(t, schema.ProvenanceV1, p, append([]schema.Descriptor{subject}, r.Makes...)...)
 }
 
+// Watched is a step as a watcher records it: of the run id, with the key of the
+// run that it replaces if that is not empty.
+func Watched(t testing.TB, id, status string, replaces schema.Key, uses, makes []schema.Descriptor) schema.Statement {
+	t.Helper()
+	external, err := schema.Canonical(schema.StepParameters{Engine: "test", Task: id, Status: status, Replaces: replaces})
+	check(t, err)
+	p := schema.Provenance{
+		BuildDefinition: schema.BuildDefinition{BuildType: schema.StepBuildType, ExternalParameters: external, ResolvedDependencies: uses},
+		RunDetails:      schema.RunDetails{Builder: schema.Builder{ID: "https://example.org/test"}, Metadata: schema.Metadata{InvocationID: id}},
+	}
+	subject, err := schema.RunSubject(id, p)
+	check(t, err)
+	return Statement(t, schema.ProvenanceV1, p, append([]schema.Descriptor{subject}, makes...)...)
+}
+
 // Model names a version of a model.
 func Model(t testing.TB, name, version, run string, file schema.Descriptor) schema.Statement {
 	t.Helper()

@@ -1,0 +1,127 @@
+package lineage_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/retrace-ledger/retrace/lineage"
+	"github.com/retrace-ledger/retrace/lineage/lineagetest"
+	"github.com/retrace-ledger/retrace/schema"
+)
+
+// TestOneRunIsOneStep states one run in several entries: which of them count,
+// upstream, downstream and by the run's ID.
+func TestOneRunIsOneStep(t *testing.T) {
+	builder, stranger := lineagetest.Key(t, 11), lineagetest.Key(t, 12)
+	seen := func(status string, replaces schema.Key, used ...string) schema.Statement {
+		var uses []schema.Descriptor
+		for _, u := range used {
+			uses = append(uses, input(u))
+		}
+		return lineagetest.Watched(t, "run-1", status, replaces, uses, []schema.Descriptor{file("made")})
+	}
+	first := seen("RUNNING", "", "a")
+	second := seen("COMPLETE", first.Subject[0].Key(), "a", "b")
+	attested := run(t, "run-1", "made", "a", "c")
+	type entry struct {
+		say       schema.Statement
+		by        string // "" for the observer, "nobody", or a key
+		namespace string
+	}
+	for name, tt := range map[string]struct {
+		entries []entry
+		want    []string // what "made" was made from, with the entry that says so
+	}{
+		"a later statement takes the place of the one it names": {
+			[]entry{{say: first}, {say: second}}, []string{"a@1", "b@1"}},
+		"in whichever order they were recorded": {
+			[]entry{{say: second}, {say: first}}, []string{"a@0", "b@0"}},
+		"claims among claims": {
+			[]entry{{say: first, by: "nobody"}, {say: second, by: "nobody"}}, []string{"a@1", "b@1"}},
+		"of which none replaces what was observed": {
+			[]entry{{say: first}, {say: second, by: "nobody"}}, []string{"a@0"}},
+		"nor adds to it": {
+			[]entry{{say: first}, {say: run(t, "run-1", "made", "evil"), by: "stranger"}}, []string{"a@0"}},
+		"an attestation stands for what was seen": {
+			[]entry{{say: attested, by: "builder"}, {say: second}}, []string{"a@0", "c@0"}},
+		"whichever came first": {
+			[]entry{{say: second}, {say: attested, by: "builder"}}, []string{"a@1", "c@1"}},
+		"in its own namespace": {
+			[]entry{{say: second}, {say: attested, by: "builder", namespace: "other"}}, []string{"a@0", "a@1", "b@0", "c@1"}},
+		"two that name none are both shown": {
+			[]entry{{say: first}, {say: seen("COMPLETE", "", "b")}}, []string{"a@0", "b@1"}},
+		"another run of the same bytes is another step": {
+			[]entry{{say: first}, {say: second}, {say: run(t, "run-2", "made", "d")}}, []string{"a@1", "b@1", "d@2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := lineagetest.New(t)
+			log.Add(lineagetest.Trust(t, builder, nil))
+			start := log.Size()
+			for _, e := range tt.entries {
+				switch {
+				case e.namespace != "":
+					env, err := builder.SignStatement(e.say)
+					if err != nil {
+						t.Fatal(err)
+					}
+					log.AddEnvelope(env, e.namespace)
+				case e.by == "nobody":
+					log.AddUnsigned(e.say)
+				case e.by == "stranger":
+					log.AddBy(stranger, e.say)
+				case e.by == "builder":
+					log.AddBy(builder, e.say)
+				default:
+					log.Add(e.say)
+				}
+			}
+			v := log.View(t)
+			got := made(t, v, start, schema.Upstream, "made")
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("upstream (-want +got):\n%s", diff)
+			}
+			var down []string
+			for _, f := range []string{"a", "b", "c", "d", "evil"} {
+				down = append(down, made(t, v, start, schema.Downstream, f)...)
+			}
+			slices.Sort(down)
+			if diff := cmp.Diff(tt.want, down); diff != "" {
+				t.Errorf("downstream (-want +got):\n%s", diff)
+			}
+			r, err := v.Resolve("run:run-1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			step, err := v.Producers(t.Context(), r.Start)
+			if err != nil || len(step) != 1 {
+				t.Fatalf("run:run-1 is made by %d steps, %v", len(step), err)
+			}
+		})
+	}
+}
+
+// made are the edges between "made" and other files as "file@entry", of a walk
+// from the file called root; entries count from start.
+func made(t *testing.T, v *lineage.View, start int64, d schema.Direction, root string) []string {
+	t.Helper()
+	r, err := v.Resolve(ref(root))
+	if err != nil {
+		return nil // in none of the entries
+	}
+	l, err := v.Lineage(t.Context(), r, lineage.LineageOptions{Direction: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range l.Edges {
+		for _, f := range []string{"a", "b", "c", "d", "evil"} {
+			if e.To == lineagetest.FileKey(f) {
+				out = append(out, f+"@"+string(rune('0'+e.Entry-start)))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
