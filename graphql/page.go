@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/graph-gophers/graphql-go"
 )
 
 // Pages of connections.
@@ -26,8 +24,8 @@ type pageArgs struct {
 // longArgs are those of lists in the ledger's order.
 type longArgs struct {
 	pageArgs
-	OrderBy  string
-	AsOfSize *Long
+	asOf
+	OrderBy string
 }
 
 const newestFirst = "NEWEST_FIRST"
@@ -95,7 +93,7 @@ type reading struct {
 
 // reading begins a page of the list as it is at a size of the ledger, or as it
 // was when the place was given out.
-func (a *API) reading(ctx context.Context, p pageArgs, at *graphql.Time, size *Long) (r reading, err error) {
+func (a *API) reading(ctx context.Context, p pageArgs, of asOf) (r reading, err error) {
 	if r.most, r.backward, err = p.most(); err != nil {
 		return r, err
 	}
@@ -108,13 +106,13 @@ func (a *API) reading(ctx context.Context, p pageArgs, at *graphql.Time, size *L
 		if err != nil {
 			return r, err
 		}
-		if size != nil && int64(*size) != c.size {
+		if size := of.AsOfSize; size != nil && int64(*size) != c.size {
 			return r, badInput(field, "the cursor is of size %d of the ledger, and not of asOfSize %d", c.size, *size)
 		}
 		known := Long(c.size)
-		r.at, size = &c, &known
+		r.at, of.AsOfSize = &c, &known
 	}
-	r.in, err = a.view(ctx, at, size)
+	r.in, err = a.view(ctx, of.At, of.AsOfSize)
 	return r, err
 }
 

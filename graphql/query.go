@@ -74,12 +74,13 @@ func (q *query) Entries(ctx context.Context, args struct {
 	longArgs
 	filterArgs
 	PredicateType *string
+	Where         *entryWhere
 }) (*connection[*entry], error) {
 	filter := args.filter()
 	if args.PredicateType != nil {
 		filter.PredicateType = *args.PredicateType
 	}
-	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -87,9 +88,19 @@ func (q *query) Entries(ctx context.Context, args struct {
 	if err != nil {
 		return nil, err
 	}
-	filter.Newest = newest
-	page := page[*entry](r, func(ctx context.Context) (int64, error) { return r.in.CountEntries(ctx, filter) })
-	for info, err := range r.in.Entries(ctx, from, filter) {
+	filter.Newest, filter.By = newest, r.in.View.Time()
+	where := args.Where.conditions(r.in)
+	if err := where.spend(ctx, r.in); err != nil {
+		return nil, err
+	}
+	page := page[*entry](r, func(ctx context.Context) (int64, error) {
+		if len(where) == 0 {
+			return r.in.CountEntries(ctx, filter)
+		}
+		filter.Newest = false
+		return scan(where.hold(ctx, r.in.Entries(ctx, 0, filter)))
+	})
+	for info, err := range where.hold(ctx, r.in.Entries(ctx, from, filter)) {
 		if err != nil {
 			return nil, err
 		}
@@ -144,13 +155,14 @@ func (q *query) Model(ctx context.Context, args struct {
 func (q *query) Models(ctx context.Context, args struct {
 	longArgs
 	filterArgs
-	Name *string
+	Name  *string
+	Where *modelWhere
 }) (*connection[*model], error) {
 	filter, only := args.filter(), ""
 	if args.Name != nil {
 		only = *args.Name
 	}
-	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +170,22 @@ func (q *query) Models(ctx context.Context, args struct {
 	if err != nil {
 		return nil, err
 	}
-	filter.Newest = newest
-	page := page[*model](r, func(ctx context.Context) (int64, error) { return r.in.CountModels(ctx, only, filter) })
-	for m, err := range r.in.Models(ctx, from, only, filter) {
+	filter.Newest, filter.By = newest, r.in.View.Time()
+	where, err := args.Where.conditions(r.in)
+	if err != nil {
+		return nil, err
+	}
+	if err := where.spend(ctx, r.in); err != nil {
+		return nil, err
+	}
+	page := page[*model](r, func(ctx context.Context) (int64, error) {
+		if len(where) == 0 {
+			return r.in.CountModels(ctx, only, filter)
+		}
+		filter.Newest = false
+		return scan(where.hold(ctx, r.in.Models(ctx, 0, only, filter)))
+	})
+	for m, err := range where.hold(ctx, r.in.Models(ctx, from, only, filter)) {
 		if err != nil {
 			return nil, err
 		}
@@ -189,13 +214,14 @@ func scan[T any](items iter.Seq2[T, error]) (n int64, err error) {
 func (q *query) Steps(ctx context.Context, args struct {
 	longArgs
 	filterArgs
-	Name *string
+	Name  *string
+	Where *stepWhere
 }) (*connection[*step], error) {
 	filter, only := args.filter(), ""
 	if args.Name != nil {
 		only = *args.Name
 	}
-	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -203,15 +229,22 @@ func (q *query) Steps(ctx context.Context, args struct {
 	if err != nil {
 		return nil, err
 	}
-	filter.Newest = newest
+	filter.Newest, filter.By = newest, r.in.View.Time()
+	where, err := args.Where.conditions()
+	if err != nil {
+		return nil, err
+	}
+	if err := where.spend(ctx, r.in); err != nil {
+		return nil, err
+	}
 	page := page[*step](r, func(ctx context.Context) (int64, error) {
 		if err := r.in.spend(ctx, int(r.in.View.Size())); err != nil {
 			return 0, err
 		}
 		filter.Newest = false
-		return scan(r.in.View.Steps(ctx, 0, only, filter))
+		return scan(where.hold(ctx, r.in.View.Steps(ctx, 0, only, filter)))
 	})
-	for s, err := range r.in.View.Steps(ctx, from, only, filter) {
+	for s, err := range where.hold(ctx, r.in.View.Steps(ctx, from, only, filter)) {
 		if err != nil {
 			return nil, err
 		}
@@ -231,7 +264,7 @@ func (q *query) Search(ctx context.Context, args struct {
 		return nil, badInput("text", "is empty")
 	}
 	filter := args.filter()
-	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +272,7 @@ func (q *query) Search(ctx context.Context, args struct {
 	if err != nil {
 		return nil, err
 	}
-	filter.Newest = newest
+	filter.Newest, filter.By = newest, r.in.View.Time()
 	// Every entry may have to be read for one page.
 	if err := r.in.spend(ctx, int(r.in.View.Size())); err != nil {
 		return nil, err
@@ -322,7 +355,7 @@ func (q *query) Names(ctx context.Context, args struct {
 	asOf
 	Prefix *string
 }) (*connection[*name], error) {
-	r, err := q.reading(ctx, args.pageArgs, args.At, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +389,7 @@ func (q *query) Workloads(ctx context.Context, args struct {
 	asOf
 	Cluster, Namespace *string
 }) (*connection[*workload], error) {
-	r, err := q.reading(ctx, args.pageArgs, args.At, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -394,7 +427,7 @@ func (q *query) Impact(ctx context.Context, args struct {
 	asOf
 	Since, Until *graphql.Time
 }) (*connection[*reached], error) {
-	r, err := q.reading(ctx, args.pageArgs, args.At, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}

@@ -24,9 +24,9 @@ func (s *watched) Entry(ctx context.Context) (*entry, error) { return s.in.entry
 
 func (q *query) Sources(ctx context.Context, args struct {
 	pageArgs
-	AsOfSize *Long
+	asOf
 }) (*connection[*watched], error) {
-	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -44,10 +44,11 @@ func (q *query) Sources(ctx context.Context, args struct {
 
 func (q *query) Resources(ctx context.Context, args struct {
 	pageArgs
-	AsOfSize *Long
-	Kind     *string
+	asOf
+	Kind  *string
+	Where *resourceWhere
 }) (*connection[*resource], error) {
-	r, err := q.reading(ctx, args.pageArgs, nil, args.AsOfSize)
+	r, err := q.reading(ctx, args.pageArgs, args.asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -58,14 +59,18 @@ func (q *query) Resources(ctx context.Context, args struct {
 	if r.at != nil {
 		after = schema.Key(r.at.key)
 	}
+	where := args.Where.conditions()
+	if err := where.spend(ctx, r.in); err != nil {
+		return nil, err
+	}
 	page := page[*resource](r, func(ctx context.Context) (int64, error) {
-		n, err := scan(r.in.View.Resources(ctx, "", kind, false))
+		n, err := scan(where.hold(ctx, r.in.View.Resources(ctx, "", kind, false)))
 		if err != nil {
 			return 0, err
 		}
 		return n, r.in.spend(ctx, int(n))
 	})
-	for found, err := range r.in.View.Resources(ctx, after, kind, r.backward) {
+	for found, err := range where.hold(ctx, r.in.View.Resources(ctx, after, kind, r.backward)) {
 		if err != nil {
 			return nil, err
 		}

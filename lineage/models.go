@@ -2,6 +2,7 @@ package lineage
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 // Models yields the versions of models whose naming filter takes, in the
 // ledger's order from the naming at entry from on; with filter.Newest from it
 // down, newest first. A version that was moved is yielded once for each place it
-// pointed at. An empty name selects all models.
+// pointed at; with filter.By, once, where it pointed then. An empty name selects
+// all models.
 func (v *View) Models(ctx context.Context, from int64, name string, filter Filter) iter.Seq2[ModelVersion, error] {
 	return func(yield func(ModelVersion, error) bool) {
 		start, end, err := v.recorded(filter)
@@ -21,6 +23,8 @@ func (v *View) Models(ctx context.Context, from int64, name string, filter Filte
 			yield(ModelVersion{}, err)
 			return
 		}
+		then := *v
+		then.time = filter.By
 		first := key(tagModel, max(from, start))
 		if filter.Newest {
 			end = min(end, max(from, -1)+1)
@@ -49,6 +53,15 @@ func (v *View) Models(ctx context.Context, from int64, name string, filter Filte
 				if !ok || (name != "" && m.Name != name) || (filter.Namespace != "" && m.namespace != filter.Namespace) {
 					continue
 				}
+				if !filter.By.IsZero() {
+					p, err := then.Name(string(full))
+					if errors.Is(err, ErrNotFound) || err == nil && p.Entry != entry {
+						continue // not named yet, or moved by then
+					}
+					if err != nil {
+						return err
+					}
+				}
 				if !yield(m.ModelVersion, nil) {
 					return nil
 				}
@@ -64,7 +77,7 @@ func (v *View) Models(ctx context.Context, from int64, name string, filter Filte
 // CountModels is how many versions Models yields from the beginning.
 func (v *View) CountModels(ctx context.Context, name string, filter Filter) (int64, error) {
 	var n int64
-	if name != "" || filter.Namespace != "" {
+	if name != "" || filter.Namespace != "" || !filter.By.IsZero() {
 		for _, err := range v.Models(ctx, 0, name, filter) {
 			if err != nil {
 				return 0, err

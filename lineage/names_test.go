@@ -86,6 +86,43 @@ func TestNameHistory(t *testing.T) {
 	}
 }
 
+// TestModelsAtATime moves a version of a model and asks which versions there
+// were before, between and after.
+func TestModelsAtATime(t *testing.T) {
+	log := lineagetest.New(t)
+	named := func(version, content string) int64 {
+		return log.Add(lineagetest.Model(t, "m", version, "", lineagetest.File("f", content)))
+	}
+	one := named("1", "A")
+	two := named("2", "B")
+	moved := named("1", "C")
+	log.AddUnsigned(lineagetest.Model(t, "m", "2", "", lineagetest.File("f", "evil")))
+	v := log.View(t)
+	for _, c := range []struct {
+		by   time.Time
+		want []int64
+	}{
+		{lineagetest.RecordedAt(one).Add(-time.Second), nil},
+		{lineagetest.RecordedAt(two), []int64{one, two}},
+		{lineagetest.RecordedAt(moved + 9), []int64{two, moved}},
+	} {
+		var got []int64
+		filter := lineage.Filter{By: c.by}
+		for m, err := range v.Models(t.Context(), 0, "", filter) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, m.Entry)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("versions at %s (-want +got):\n%s", c.by, diff)
+		}
+		if n, err := v.CountModels(t.Context(), "", filter); err != nil || n != int64(len(c.want)) {
+			t.Errorf("CountModels at %s = %d, %v; want %d", c.by, n, err, len(c.want))
+		}
+	}
+}
+
 // TestSourceTime checks that a source's own time counts, unless it lies in the
 // ledger's future.
 func TestSourceTime(t *testing.T) {

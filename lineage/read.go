@@ -278,13 +278,14 @@ type Filter struct {
 	Namespace     string
 	Since         time.Time // recorded at or after
 	Until         time.Time // recorded before
+	By            time.Time // had happened by then (EntryInfo.At)
 	Newest        bool      // in what order: newest first
 }
 
 func (f Filter) takes(e EntryInfo) bool {
 	return (f.PredicateType == "" || f.PredicateType == e.PredicateType) &&
 		(f.Namespace == "" || f.Namespace == e.Namespace) &&
-		!e.RecordedAt.Before(f.Since) && (f.Until.IsZero() || e.RecordedAt.Before(f.Until))
+		!e.RecordedAt.Before(f.Since) && (f.Until.IsZero() || e.RecordedAt.Before(f.Until)) && (f.By.IsZero() || !e.At.After(f.By))
 }
 
 // Entries yields the entries that filter takes, from index from on, oldest
@@ -323,7 +324,7 @@ func (v *View) Entries(ctx context.Context, from int64, filter Filter) iter.Seq2
 
 // CountEntries is how many entries filter takes.
 func (v *View) CountEntries(ctx context.Context, filter Filter) (int64, error) {
-	if filter.Namespace != "" {
+	if filter.Namespace != "" || !filter.By.IsZero() {
 		var n int64
 		for _, err := range v.Entries(ctx, 0, filter) {
 			if err != nil {
@@ -474,7 +475,8 @@ func (v *View) pointed(txn *badger.Txn, n schema.NameFact, entry int64) (Pointed
 	return Pointed{n, entry, e.Evidence}, err
 }
 
-// NamesOf are the names that ever pointed at k, in the ledger's order.
+// NamesOf are the names that ever pointed at k, up to the view's time, in the
+// ledger's order.
 func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 	var out []Pointed
 	err := v.read(func(txn *badger.Txn) error {
@@ -494,7 +496,9 @@ func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 				return fmt.Errorf("reading name %s of entry %d: %w", name, entry, err)
 			}
 			p, err := v.pointed(txn, n, entry)
-			out = append(out, p)
+			if err == nil && (v.time.IsZero() || !p.At.After(v.time)) {
+				out = append(out, p)
+			}
 			return err
 		})
 	})

@@ -46,12 +46,11 @@ func (v *View) Steps(ctx context.Context, from int64, name string, filter Filter
 // in the name, the command or the parameters of a step. It reads every entry that
 // filter takes.
 func (v *View) Search(ctx context.Context, from int64, text string, filter Filter) iter.Seq2[EntryInfo, error] {
-	text = strings.ToLower(text)
 	return func(yield func(EntryInfo, error) bool) {
 		for e, err := range v.Entries(ctx, from, filter) {
 			found := false
 			if err == nil {
-				found, err = v.holds(ctx, e, text)
+				found, err = v.Holds(ctx, e, text)
 			}
 			if err != nil {
 				yield(EntryInfo{}, err)
@@ -64,7 +63,9 @@ func (v *View) Search(ctx context.Context, from int64, text string, filter Filte
 	}
 }
 
-func (v *View) holds(ctx context.Context, e EntryInfo, text string) (bool, error) {
+// Holds says whether an entry holds a text as Search looks for it.
+func (v *View) Holds(ctx context.Context, e EntryInfo, text string) (bool, error) {
+	text = strings.ToLower(text)
 	has := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
 	if has(e.Summary) || has(e.Run) {
 		return true, nil

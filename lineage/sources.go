@@ -25,12 +25,12 @@ type Source struct {
 	Entry     int64     // that spoke last
 }
 
-// Sources are all that were ever watched, by name and namespace. It reads every
-// coverage entry.
+// Sources are all that were ever watched, by name and namespace, as of the
+// view's time. It reads every coverage entry.
 func (v *View) Sources(ctx context.Context) ([]Source, error) {
 	type place struct{ name, namespace string }
 	found := map[place]*Source{}
-	for e, err := range v.Entries(ctx, 0, Filter{PredicateType: schema.CoverageV1}) {
+	for e, err := range v.Entries(ctx, 0, Filter{PredicateType: schema.CoverageV1, By: v.time}) {
 		if err != nil {
 			return nil, err
 		}
