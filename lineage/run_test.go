@@ -94,6 +94,16 @@ func TestOneRunIsOneStep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var listed []int64
+			for s, err := range v.Steps(t.Context(), 0, "", lineage.Filter{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				listed = append(listed, s.Entry-start)
+			}
+			if diff := cmp.Diff(entriesOf(tt.want), listed); diff != "" {
+				t.Errorf("steps listed (-want +got):\n%s", diff)
+			}
 			step, err := v.Producers(t.Context(), r.Start)
 			if err != nil || len(step) != 1 {
 				t.Fatalf("run:run-1 is made by %d steps, %v", len(step), err)
@@ -124,4 +134,14 @@ func made(t *testing.T, v *lineage.View, start int64, d schema.Direction, root s
 	}
 	slices.Sort(out)
 	return out
+}
+
+// entriesOf are the entries of edges that made gives, each once.
+func entriesOf(edges []string) []int64 {
+	var out []int64
+	for _, e := range edges {
+		out = append(out, int64(e[len(e)-1]-'0'))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

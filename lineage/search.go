@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/retrace-ledger/retrace/schema"
@@ -19,7 +20,8 @@ func IsStep(predicateType string) bool {
 }
 
 // Steps yields the steps that filter takes, in its order, from the entry at
-// index from on; with a name, those alone that are called so.
+// index from on; with a name, those alone that are called so. What several
+// entries state of one run is one step (schema.Standing).
 func (v *View) Steps(ctx context.Context, from int64, name string, filter Filter) iter.Seq2[StepInfo, error] {
 	return func(yield func(StepInfo, error) bool) {
 		for e, err := range v.Entries(ctx, from, filter) {
@@ -34,11 +36,30 @@ func (v *View) Steps(ctx context.Context, from int64, name string, filter Filter
 			if errors.Is(err, ErrNotFound) || err == nil && name != "" && s.Step.Name != name {
 				continue // unreadable, or another
 			}
+			if err == nil {
+				var stands bool
+				if stands, err = v.stands(ctx, s); err == nil && !stands {
+					continue
+				}
+			}
 			if !yield(s, err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+// stands says whether a step counts among all that is stated of its run.
+func (v *View) stands(ctx context.Context, s StepInfo) (bool, error) {
+	if s.Step.Run == "" {
+		return true, nil
+	}
+	entries, err := v.RunEntries(s.Step.Run)
+	if err != nil || len(entries) < 2 {
+		return true, err
+	}
+	entries, err = schema.Standing(ctx, v, entries)
+	return slices.Contains(entries, s.Entry), err
 }
 
 // Search yields the entries that filter takes and that hold a text, whatever its
