@@ -60,6 +60,7 @@ func Rules() []Rule {
 		{"erased", Risks, "an entry that mentioned it was erased, so what that one stated is in no answer", "nothing brings it back; the erasure says why and who asked for it, and what may be said can be recorded in other words"},
 		{"retracted", Risks, "an entry that it rests on was withdrawn", "look at the reason; record what is right, and make what rests on it anew"},
 		{"location-unknown", Blocks, "the pipeline does not say where an input or output of the step is", "give the workflow an artifact repository, or the artifact a bucket"},
+		{"dataset-unversioned", Risks, "a dataset was named without its version, so what it held then is not known", "have the integration report versions (those of Delta and Iceberg tables do), or record what was read as a snapshot"},
 		{"location-reused", Risks, "a location held different bytes at different times, and what used it does not say which", "write each result to a place of its own, or have the bucket keep versions"},
 		{"image-unresolved", Risks, "the step's pod was gone before anybody read which image it ran", "watch the cluster while runs go on, keep pods until runs have ended, or name images by digest"},
 		{"image-by-tag", Weakens, "the step asked for its image by a tag, which may be moved; the digest that ran is recorded, and what asks for the tag again may get another", "name images by digest in the pipeline"},

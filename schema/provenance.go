@@ -140,6 +140,8 @@ const (
 	AnnotationSize     = "size"     // bytes, as a decimal string
 	AnnotationKind     = "kind"     // kind of the resource, where its digest does not tell
 	AnnotationSnapshot = "snapshot" // handle in the content store
+	AnnotationLocation = "location" // of a step that a watcher saw: where the version that the URI names is
+	AnnotationAliases  = "aliases"  // of the same: other locations of what is there, as a list
 	AnnotationExec     = "exec"     // "true" of a file that its owner may execute, which its digest does not say
 )
 

@@ -185,6 +185,9 @@ func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
 	if step.Name == "" {
 		step.Name = sp.Engine + " " + step.Run
 	}
+	for _, d := range p.BuildDefinition.ResolvedDependencies {
+		b.places(d)
+	}
 	for i, d := range p.RunDetails.Byproducts {
 		if d.annotation(AnnotationRole) != RoleOutput {
 			continue
@@ -193,8 +196,30 @@ func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
 			return fieldErrorf("predicate.runDetails.byproducts."+strconv.Itoa(i), "an output here has a location and no digest; one with a digest is a subject")
 		}
 		step.Generates = append(step.Generates, Output{Key: b.describe(d, ""), Path: outputPath(d), Name: d.Name})
+		b.places(d)
 	}
 	return b.byproducts(p)
+}
+
+// places relates a version to the location where it is, and that to its other
+// names: a table to the folder that holds it.
+func (b *factBuilder) places(d Descriptor) {
+	location := d.annotation(AnnotationLocation)
+	if location == "" {
+		return
+	}
+	at := b.add(Resource{Key: URIKey(location), Kind: d.annotation(AnnotationKind), Name: d.Name, URI: location, Size: -1})
+	b.relate(d.Key(), at, RelLocated, true)
+	names, _ := d.Annotations[AnnotationAliases].([]any)
+	for _, n := range names {
+		name, ok := n.(string)
+		if !ok || name == "" {
+			continue
+		}
+		other := b.add(Resource{Key: URIKey(name), Kind: d.annotation(AnnotationKind), URI: name, Size: -1})
+		b.relate(at, other, RelAlias, true)
+		b.relate(other, at, RelAlias, true)
+	}
 }
 
 // checkPredicateDigest holds the first subject, where it is the run or the state

@@ -53,7 +53,9 @@ func newMetrics(s *Server) *metrics {
 		func() float64 { return float64(s.graph.Size()) })
 	reads := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "retrace_lineage_reads_total", Help: "Reads of the graph's store that answers needed."},
 		func() float64 { return float64(s.graph.Reads()) })
-	m.registry.MustRegister(m.append, m.batch, m.queries, m.failed, m.rejected, m.requests, entries, followed, reads,
+	runs := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "retrace_openlineage_runs", Help: "Runs of OpenLineage whose events are kept, as they have not ended or more may come."},
+		func() float64 { return float64(s.runs.count()) })
+	m.registry.MustRegister(runs, m.append, m.batch, m.queries, m.failed, m.rejected, m.requests, entries, followed, reads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.opt.Sources != nil {
 		m.registry.MustRegister(newSourceMetrics(s.opt.Sources))

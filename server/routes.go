@@ -34,6 +34,8 @@ func (s *Server) routes(fromElsewhere bool) http.Handler {
 	handle("GET /tile/", tiles)
 	handle("POST /v1/checkpoint", s.postCheckpoint)
 	handle("POST /v1/statements", s.postStatements, RoleRecorder)
+	handle("POST /api/v1/lineage", s.postEvent, RoleRecorder)
+	handle("POST /api/v1/lineage/batch", s.postEvents, RoleRecorder)
 	handle("POST /v1/erasures", s.postErasure, RoleAdmin)
 	handle("GET /v1/cursor", s.getCursor, RoleRecorder)
 	handle("GET /v1/entries", s.getEntries, asking...)

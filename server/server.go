@@ -73,8 +73,11 @@ type Options struct {
 	// Hook takes a delivery to /webhooks/NAME and says how many sources it had
 	// looked at, and whether it is about one and not signed as that wants. Nil if
 	// no deliveries are taken.
-	Hook   func(name string, header http.Header, body []byte) (woken int, forged bool)
-	Logger *slog.Logger // slog.Default if nil
+	Hook func(name string, header http.Header, body []byte) (woken int, forged bool)
+	// Settle is how long an ended run of OpenLineage waits for events that are
+	// late, Overdue how long one that does not end; ten seconds and a day if 0.
+	Settle, Overdue time.Duration
+	Logger          *slog.Logger // slog.Default if nil
 }
 
 // Server serves one ledger over HTTP.
@@ -88,6 +91,7 @@ type Server struct {
 	token   string
 	tokens  tokens
 	jobs    *jobs
+	runs    *runs
 	metrics *metrics
 	handler http.Handler
 
@@ -113,17 +117,19 @@ func New(dir string, log Ledger, graph *lineage.Graph, opt *Options) (*Server, e
 	if s.log = s.opt.Logger; s.log == nil {
 		s.log = slog.Default()
 	}
+	var err error
+	if s.runs, err = newRuns(filepath.Join(dir, "openlineage"), s.opt.Settle, s.opt.Overdue, s.log); err != nil {
+		return nil, err
+	}
 	s.metrics = newMetrics(s)
 	apiOptions := &graphql.Options{Limits: s.opt.Limits, Held: s.held(), Logger: s.log, Observe: s.metrics.query, Explain: explain, NoIntrospection: s.opt.NoIntrospection}
 	if s.opt.Restorer != nil {
-		var err error
 		if s.jobs, err = newJobs(filepath.Join(dir, "restorations"), s.opt.Restorer, s.opt.Places, graph, s.log); err != nil {
 			return nil, err
 		}
 		apiOptions.Restores = s.jobs
 	}
 	apiOptions.Reverts = s.opt.Reverts
-	var err error
 	if s.api, err = graphql.New(graph, s.measured(), apiOptions); err != nil {
 		return nil, err
 	}
@@ -208,6 +214,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	}
 	group, following := errgroup.WithContext(run)
 	group.Go(func() error { return s.follow(following) })
+	group.Go(func() error { return s.runs.record(following, s.measured().Append) })
 	group.Go(func() error {
 		if err := h.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving on %s: %w", listener.Addr(), err)

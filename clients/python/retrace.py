@@ -1110,6 +1110,8 @@ class _Facts:
         if self.step.replaces and not (_is_key(self.step.replaces) and self.step.replaces.startswith("sha256:")):
             raise ValueError("what it replaces is not the key of a run")
         _check_predicate_digest(statement)
+        for d in used if kind == STEP else ():
+            self._places(d)
         for d in products:
             shape = {"retrace_exitStatus": int, "retrace_metrics": {str: object}, "retrace_gaps": [{"rule": str, "detail": str}]}.get(d.get("name"))
             if shape and not _fits(_unjson(base64.b64decode(d.get("content") or "")), shape):
@@ -1118,6 +1120,20 @@ class _Facts:
                 if not d.get("uri") or d.get("digest"):
                     raise ValueError("an output with a digest is a subject")
                 self.step.outputs.append(self._describe(d))
+                self._places(d)
+
+    def _places(self, d):
+        """Where the version is that the URI names, and what else that place is called."""
+        location = _note(d, "location")
+        if location:
+            at = self._add("uri:" + location, location)
+            self._relate(_descriptor_key(d), at, "located", True)
+            names = d["annotations"].get("aliases")
+            for name in names if isinstance(names, list) else ():
+                if name and isinstance(name, str):
+                    other = self._add("uri:" + name, name)
+                    self._relate(at, other, "alias", True)
+                    self._relate(other, at, "alias", True)
 
     def _provenance02(self, subjects, p, _statement):
         self._old_step(p.get("metadata") or {}, p.get("materials") or [])

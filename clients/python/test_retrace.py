@@ -484,7 +484,9 @@ def restated():
     """Two statements of one run, of which the second takes the place of the first."""
     first = recorded("step", "r4", {"engine": "argo", "status": "Running"}, [thing("data", "d")], [thing("image", "5")])
     key = "sha256:" + first["subject"][0]["digest"]["sha256"]
-    return [first, recorded("step", "r4", {"engine": "argo", "status": "Succeeded", "replaces": key}, [thing("model", "a")], [thing("image", "5")])]
+    table = {"name": "t", "uri": "s3://bucket/t?version=3", "annotations": {"location": "s3://bucket/t", "aliases": ["hive://m/t", "s3://bucket/in"]}}
+    left = {"name": "o", "uri": "s3://bucket/o?version=1", "annotations": {"role": "output", "location": "s3://bucket/o"}}
+    return [first, recorded("step", "r4", {"engine": "argo", "status": "Succeeded", "replaces": key}, [thing("model", "a"), table], [thing("image", "5")], [left])]
 
 
 def samples():

@@ -43,6 +43,8 @@ type serveConfig struct {
 	Witness string `yaml:"witness"`
 	// Models are the rules by which models that are found get their names.
 	Models []namingRule `yaml:"models"`
+	// OpenLineage is how runs whose events are received become steps.
+	OpenLineage *openLineageConfig `yaml:"openlineage"`
 	// Introspection says whether GraphQL shows its schema; it does unless told.
 	Introspection *bool `yaml:"introspection"`
 }
@@ -53,6 +55,31 @@ type tlsConfig struct {
 	Listen string `yaml:"listen"` // HOST:PORT
 	Cert   string `yaml:"cert"`   // PEM, with the chain
 	Key    string `yaml:"key"`    // PEM
+}
+
+// openLineageConfig says how long events are waited for.
+type openLineageConfig struct {
+	Settle  string `yaml:"settle"`  // after the run has ended; such as 10s, which it is if empty
+	Overdue string `yaml:"overdue"` // after the last event of a run that does not end; such as 24h, which it is if empty
+}
+
+// spans are the two as durations, 0 for those that are not given.
+func (c *openLineageConfig) spans() (settle, overdue time.Duration, err error) {
+	if c == nil {
+		return 0, 0, nil
+	}
+	for field, of := range map[string]struct {
+		text string
+		into *time.Duration
+	}{"settle": {c.Settle, &settle}, "overdue": {c.Overdue, &overdue}} {
+		if of.text == "" {
+			continue
+		}
+		if *of.into, err = time.ParseDuration(of.text); err != nil || *of.into < time.Second {
+			return 0, 0, fmt.Errorf("openlineage.%s: %q is not a span of at least 1s", field, of.text)
+		}
+	}
+	return settle, overdue, nil
 }
 
 // namingRule is an ingest.NamingRule.
@@ -196,6 +223,8 @@ func (f *configFile) check(ctx context.Context, env ingest.Env) []error {
 			wrong("places."+name, fmt.Errorf("%q is not an absolute path", dir))
 		}
 	}
+	_, _, err := f.OpenLineage.spans()
+	wrong("openlineage", err)
 	wrong("models", f.naming().Check())
 	named := map[string]int{}
 	for i := range f.Sources {

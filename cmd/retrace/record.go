@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/retrace-ledger/retrace/ingest/argo"
+	"github.com/retrace-ledger/retrace/ingest/openlineage"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -36,6 +37,7 @@ see "retrace keys trust".
 
 Workflows of Argo and of Kubeflow Pipelines that ran are taken too, one or many,
 as JSON or YAML: their steps and models are recorded as a watcher would see them.
+So are run events of OpenLineage, one, an array or JSON Lines: each run is a step.
 
 All files are read before anything is recorded: if one is refused, nothing is.`,
 		Example: "  retrace record build.intoto.jsonl\n  cosign download attestation IMAGE | retrace record -\n  kubectl get workflow forecast-x7k2p -o yaml | retrace record -",
@@ -93,13 +95,19 @@ func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
 	return docs, where, nil
 }
 
-// parseDocument reads a file of statements, or one of Workflows as their watcher
-// would see them. What is said of those nobody signed.
+// parseDocument reads a file of statements, or one of Workflows or events as
+// their watcher would see them. What is said of those nobody signed.
 func parseDocument(raw []byte) ([]schema.Document, error) {
-	if !argo.Looks(raw) {
+	var statements []schema.Statement
+	var err error
+	switch {
+	case openlineage.Looks(raw):
+		statements, err = openlineage.Statements(raw)
+	case argo.Looks(raw):
+		statements, err = argo.Statements(raw, nil)
+	default:
 		return schema.ParseDocument(raw)
 	}
-	statements, err := argo.Statements(raw, nil)
 	if err != nil {
 		return nil, err
 	}

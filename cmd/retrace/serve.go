@@ -106,6 +106,10 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 		Content: store, Held: b.held, Restorer: &restorer{b: b}, Reverts: &reverter{b}, Places: c.Places, Scratch: os.TempDir(), Logger: logger,
 		NoIntrospection: c.Introspection != nil && !*c.Introspection,
 	}
+	if opt.Settle, opt.Overdue, err = c.OpenLineage.spans(); err != nil {
+		listener.Close()
+		return cannot(err)
+	}
 	feeder, err := feeder(dir, l, c.Witness, logger)
 	if err != nil {
 		listener.Close()

@@ -149,10 +149,14 @@ func (b *bucket) locations(e schema.Entry) []location {
 	if err != nil || f.Step == nil {
 		return nil
 	}
+	// Of a version of a table no store can say which of its objects were in it.
+	version := func(k schema.Key) bool {
+		return slices.ContainsFunc(f.Relations, func(r schema.Relation) bool { return r.Kind == schema.RelLocated && r.From == k })
+	}
 	var found []location
 	add := func(k schema.Key, when time.Time, run string) {
 		uri, ok := strings.CutPrefix(string(k), string(schema.URIKey("")))
-		if !ok {
+		if !ok || version(k) {
 			return
 		}
 		key, ok := b.key(uri)
