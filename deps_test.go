@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"picture":                  {"schema", "lineage"},
 	"restore":                  {"schema", "lineage"},
 	"graphql":                  {"schema", "lineage", "verify"},
-	"server":                   {"schema", "verify", "content", "ledger", "ledger/witness", "lineage", "restore", "graphql", "client"},
+	"server":                   {"schema", "verify", "content", "ledger", "ledger/witness", "lineage", "restore", "graphql", "client", "ingest/openlineage"}, // receives events
 	"client":                   {"schema", "content"},
 	"web":                      {},
 	"cmd/retrace":              {"*"},

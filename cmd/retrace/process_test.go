@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -226,6 +227,76 @@ func TestKillRecord(t *testing.T) {
 	}
 	done(t, dir, "fsck")
 	t.Logf("%d of 12 records were killed, %d entries", kills, acknowledged)
+}
+
+// TestKillServerBetweenEvents kills a server after each event of OpenLineage that
+// it acknowledged: the run is recorded in the end, with what all of them said.
+func TestKillServerBetweenEvents(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	done(t, dir, "init")
+	const run = "0198a0c2-7b7a-7c3e-9d2f-3a1b2c3d4e5f"
+	event := func(kind, second, side, name string) string {
+		return fmt.Sprintf(`{"eventType":%q,"eventTime":"2026-11-01T10:00:%sZ","producer":"https://example.com/p","schemaURL":"https://openlineage.io/spec/2-0-2/OpenLineage.json","run":{"runId":%q},"job":{"namespace":"prod","name":"train"},%q:[{"namespace":"s3://lake","name":%q}]}`, kind, second, run, side, name)
+	}
+	config := filepath.Join(dir, "retrace.yaml")
+	if err := os.WriteFile(config, []byte("openlineage: {settle: 1s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token := strings.TrimSpace(done(t, dir, "tokens", "create", "airflow", "--role", "recorder"))
+	serve := func(after func(url string)) {
+		server := retraceCommand(t, dir, "serve", "--listen", "127.0.0.1:0", "--config", config)
+		stderr, err := server.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		said, err := bufio.NewReader(stderr).ReadString('\n')
+		_, url, ok := strings.Cut(strings.TrimSpace(said), " at ")
+		if err != nil || !ok {
+			t.Fatalf("serve said %q, %v", said, err)
+		}
+		after(url)
+		if err := server.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.Wait() // killed
+	}
+	for _, e := range []string{event("COMPLETE", "09", "outputs", "model.bin"), event("START", "00", "inputs", "raw.csv"), event("RUNNING", "05", "inputs", "labels.csv")} {
+		serve(func(url string) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/api/v1/lineage", strings.NewReader(e))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+token)
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusCreated {
+				t.Fatalf("an event was answered with %s", resp.Status)
+			}
+		})
+	}
+	serve(func(string) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			out, _, status := retrace(t, dir, "lineage", "s3://lake/model.bin")
+			if status == 0 && strings.Contains(out, "raw.csv") && strings.Contains(out, "labels.csv") {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("after a minute the run is not recorded whole: %d\n%s", status, out)
+			}
+		}
+	})
+	if n := size(t, dir); n > 4 {
+		t.Errorf("%d entries, want genesis and at most three statements of the run", n)
+	}
+	done(t, dir, "fsck")
 }
 
 // TestBesideServer works on a ledger that a server holds: commands find it by
