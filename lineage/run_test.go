@@ -20,11 +20,21 @@ func TestOneRunIsOneStep(t *testing.T) {
 		for _, u := range used {
 			uses = append(uses, input(u))
 		}
-		return lineagetest.Watched(t, "run-1", status, replaces, uses, []schema.Descriptor{file("made")})
+		return lineagetest.Watch(t, "run-1", schema.StepParameters{Status: status, Replaces: replaces}, uses, []schema.Descriptor{file("made")})
 	}
 	first := seen("RUNNING", "", "a")
 	second := seen("COMPLETE", first.Subject[0].Key(), "a", "b")
 	attested := run(t, "run-1", "made", "a", "c")
+	old := lineagetest.Statement(t, schema.ProvenanceV02, map[string]any{
+		"builder": map[string]string{"id": "https://example.org/b"}, "buildType": "https://example.org/t",
+		"materials": []schema.Descriptor{file("a"), file("d")},
+	}, file("made"))
+	oldFacts, err := old.Facts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seenOld := lineagetest.Watch(t, "run-1", schema.StepParameters{Status: "Succeeded", Parent: "whole", AttestedBy: []schema.Key{oldFacts.Step.Predicate}}, []schema.Descriptor{input("a")}, []schema.Descriptor{file("made")})
+	whole := lineagetest.Watch(t, "whole", schema.StepParameters{Status: "Succeeded"}, []schema.Descriptor{input("b")}, []schema.Descriptor{file("made")})
 	type entry struct {
 		say       schema.Statement
 		by        string // "" for the observer, "nobody", or a key
@@ -33,27 +43,34 @@ func TestOneRunIsOneStep(t *testing.T) {
 	for name, tt := range map[string]struct {
 		entries []entry
 		want    []string // what "made" was made from, with the entry that says so
+		listed  []int64  // as steps; those of want if nil
 	}{
 		"a later statement takes the place of the one it names": {
-			[]entry{{say: first}, {say: second}}, []string{"a@1", "b@1"}},
+			entries: []entry{{say: first}, {say: second}}, want: []string{"a@1", "b@1"}},
 		"in whichever order they were recorded": {
-			[]entry{{say: second}, {say: first}}, []string{"a@0", "b@0"}},
+			entries: []entry{{say: second}, {say: first}}, want: []string{"a@0", "b@0"}},
 		"claims among claims": {
-			[]entry{{say: first, by: "nobody"}, {say: second, by: "nobody"}}, []string{"a@1", "b@1"}},
+			entries: []entry{{say: first, by: "nobody"}, {say: second, by: "nobody"}}, want: []string{"a@1", "b@1"}},
 		"of which none replaces what was observed": {
-			[]entry{{say: first}, {say: second, by: "nobody"}}, []string{"a@0"}},
+			entries: []entry{{say: first}, {say: second, by: "nobody"}}, want: []string{"a@0"}},
 		"nor adds to it": {
-			[]entry{{say: first}, {say: run(t, "run-1", "made", "evil"), by: "stranger"}}, []string{"a@0"}},
+			entries: []entry{{say: first}, {say: run(t, "run-1", "made", "evil"), by: "stranger"}}, want: []string{"a@0"}},
 		"an attestation stands for what was seen": {
-			[]entry{{say: attested, by: "builder"}, {say: second}}, []string{"a@0", "c@0"}},
+			entries: []entry{{say: attested, by: "builder"}, {say: second}}, want: []string{"a@0", "c@0"}},
 		"whichever came first": {
-			[]entry{{say: second}, {say: attested, by: "builder"}}, []string{"a@1", "c@1"}},
+			entries: []entry{{say: second}, {say: attested, by: "builder"}}, want: []string{"a@1", "c@1"}},
 		"in its own namespace": {
-			[]entry{{say: second}, {say: attested, by: "builder", namespace: "other"}}, []string{"a@0", "a@1", "b@0", "c@1"}},
+			entries: []entry{{say: second}, {say: attested, by: "builder", namespace: "other"}}, want: []string{"a@0", "a@1", "b@0", "c@1"}},
+		"an attestation that names no run is of the one whose statement names it": {
+			entries: []entry{{say: seenOld}, {say: old, by: "builder"}}, want: []string{"a@1", "d@1"}},
+		"unless nobody trusts it": {
+			entries: []entry{{say: old, by: "stranger"}, {say: seenOld}}, want: []string{"a@1"}, listed: []int64{0, 1}},
+		"the whole did not make again what a part of it made": {
+			entries: []entry{{say: whole}, {say: seenOld}}, want: []string{"a@1"}, listed: []int64{0, 1}},
 		"two that name none are both shown": {
-			[]entry{{say: first}, {say: seen("COMPLETE", "", "b")}}, []string{"a@0", "b@1"}},
+			entries: []entry{{say: first}, {say: seen("COMPLETE", "", "b")}}, want: []string{"a@0", "b@1"}},
 		"another run of the same bytes is another step": {
-			[]entry{{say: first}, {say: second}, {say: run(t, "run-2", "made", "d")}}, []string{"a@1", "b@1", "d@2"}},
+			entries: []entry{{say: first}, {say: second}, {say: run(t, "run-2", "made", "d")}}, want: []string{"a@1", "b@1", "d@2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := lineagetest.New(t)
@@ -101,7 +118,11 @@ func TestOneRunIsOneStep(t *testing.T) {
 				}
 				listed = append(listed, s.Entry-start)
 			}
-			if diff := cmp.Diff(entriesOf(tt.want), listed); diff != "" {
+			want := tt.listed
+			if want == nil {
+				want = entriesOf(tt.want)
+			}
+			if diff := cmp.Diff(want, listed); diff != "" {
 				t.Errorf("steps listed (-want +got):\n%s", diff)
 			}
 			step, err := v.Producers(t.Context(), r.Start)

@@ -54,6 +54,17 @@ func (v *View) stands(ctx context.Context, s StepInfo) (bool, error) {
 	if s.Step.Run == "" {
 		return true, nil
 	}
+	if len(s.Step.AttestedBy) > 0 { // by a statement that does not name the run
+		for _, o := range s.Step.Generates {
+			made, err := schema.Producers(ctx, v, schema.Start{Key: o.Key}, v.size)
+			if err != nil {
+				return false, err
+			}
+			if !slices.Contains(made, s.Entry) {
+				return false, nil
+			}
+		}
+	}
 	entries, err := v.RunEntries(s.Step.Run)
 	if err != nil || len(entries) < 2 {
 		return true, err

@@ -64,6 +64,8 @@ type Step struct {
 	Platform    string
 	Parent      string // run ID of the enclosing run
 	Replaces    Key    // Subject of the earlier statement of this run that this one takes the place of
+	AttestedBy  []Key  // Predicate of steps without a run ID that attest this run
+	Predicate   Key    // of a step without a run ID: the digest of its predicate, in canonical JSON
 	Outputs     []string
 	Uses        []Use
 	Generates   []Output
@@ -271,6 +273,11 @@ func (s Statement) Facts() (*Facts, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if step := b.f.Step; step != nil && step.Run == "" {
+		if canonical := slices.Clone(s.Predicate); canonical.Canonicalize() == nil {
+			step.Predicate = BytesKey(canonical)
+		}
 	}
 	b.aliases()
 	about := map[Key]bool{}

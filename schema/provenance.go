@@ -39,6 +39,10 @@ type StepParameters struct {
 	// Replaces is the key of the run as an earlier statement described it, before
 	// more became known. This statement takes the place of that one.
 	Replaces Key `json:"replaces,omitempty"`
+	// AttestedBy are the digests of the predicates, in canonical JSON, by which
+	// others attest this run without naming it (SLSA before v1): the watcher saw them
+	// at the run.
+	AttestedBy []Key `json:"attestedBy,omitempty"`
 	// Reused is set when the engine did not run the step and took what an
 	// earlier one had left: the key under which it found it.
 	Reused string `json:"reused,omitempty"`

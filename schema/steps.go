@@ -176,6 +176,12 @@ func (b *factBuilder) watchedStep(s Statement, p *Provenance) error {
 		}
 		step.Replaces = sp.Replaces
 	}
+	for i, k := range sp.AttestedBy {
+		if _, err := ParseKey(string(k)); err != nil || k.Algorithm() != SHA256 {
+			return fieldErrorf(external+".attestedBy."+strconv.Itoa(i), "%q is not the digest of a predicate, sha256 and 64 hex digits", clip(string(k)))
+		}
+	}
+	step.AttestedBy = sp.AttestedBy
 	if err := checkPredicateDigest(s); err != nil {
 		return err
 	}

@@ -423,31 +423,41 @@ func Producers(ctx context.Context, g Graph, start Start, size int64) ([]int64, 
 // Standing leaves of entries that state steps those that count: of each run in
 // each namespace the best, by the rules of Walk.
 func Standing(ctx context.Context, g Graph, entries []int64) ([]int64, error) {
-	return (&walker{ctx: ctx, g: g, lastEntry: -1}).runs(entries)
+	standing, _, err := (&walker{ctx: ctx, g: g, lastEntry: -1}).runs(entries)
+	return standing, err
 }
 
 // producers are the entries whose step made a node, only those of run where
 // one is named and known, of these the claimed ones only if there are no
 // better, and whether there are several to choose from.
 func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
-	made, err := w.runs(w.visible(node.Made))
+	made, named, err := w.runs(w.visible(node.Made))
 	if err != nil {
 		return nil, false, err
 	}
+	for _, entry := range made {
+		if by, ok := named[entry]; ok {
+			w.touch(by)
+		}
+	}
 	if run != "" {
-		var named []int64
+		var of []int64
 		for _, entry := range made {
-			step, err := w.g.Step(w.ctx, entry)
+			by, ok := named[entry]
+			if !ok {
+				by = entry
+			}
+			step, err := w.g.Step(w.ctx, by)
 			if err != nil {
 				return nil, false, err
 			}
 			if step.Run == run {
-				named = append(named, entry)
+				of = append(of, entry)
 			}
 		}
-		if len(named) > 0 {
-			named, err := w.vouched(named)
-			return named, len(named) > 1, err
+		if len(of) > 0 {
+			of, err := w.vouched(of)
+			return of, len(of) > 1, err
 		}
 	}
 	return made, len(made) > 1, nil
@@ -455,49 +465,85 @@ func (w *walker) producers(node *Node, run string) ([]int64, bool, error) {
 
 // runs leaves one entry for each run of those whose steps made the same thing,
 // where one is enough: the best evidence stands, the attestation of a build
-// before what was seen of it, and of equal ones that which replaces the others.
-// Only entries of one namespace stand for each other, as a key that is trusted
-// in one must not decide what another says.
-func (w *walker) runs(made []int64) ([]int64, error) {
+// before what was seen of it, and of equal ones that which replaces the others. A
+// run that another of them was a part of did not make it once more. Only entries
+// of one namespace stand for each other, as a key that is trusted in one must not
+// decide what another says. Of entries that name no run, named holds the entry
+// that says which one they are about.
+func (w *walker) runs(made []int64) (standing []int64, named map[int64]int64, err error) {
 	if len(made) < 2 {
-		return made, nil
+		return made, nil, nil
 	}
-	type run struct{ id, namespace string }
-	stated := map[run][]int64{}
+	type id struct{ name, namespace string }
+	runs, attests, parents := map[id][]int64{}, map[id]int64{}, map[id]id{}
+	unnamed := map[int64]id{} // by predicate
 	for _, entry := range made {
 		step, err := w.g.Step(w.ctx, entry)
 		if err != nil {
-			return nil, err
-		}
-		if step.Run == "" {
-			continue
+			return nil, nil, err
 		}
 		grade, err := w.grade(entry)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		of := run{step.Run, grade.Namespace}
-		stated[of] = append(stated[of], entry)
-	}
-	over := map[int64]bool{}
-	for _, entries := range stated {
-		if err := w.outdone(entries, over); err != nil {
-			return nil, err
+		of := func(name string) id { return id{name, grade.Namespace} }
+		if step.Run == "" {
+			unnamed[entry] = of(string(step.Predicate))
+			continue
+		}
+		run := of(step.Run)
+		runs[run] = append(runs[run], entry)
+		for _, k := range step.AttestedBy {
+			attests[of(string(k))] = entry
+		}
+		if step.Parent != "" {
+			parents[run] = of(step.Parent)
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(made), func(entry int64) bool { return over[entry] }), nil
+	named = map[int64]int64{}
+	for entry, predicate := range unnamed {
+		by, ok := attests[predicate]
+		if !ok {
+			continue
+		}
+		step, err := w.g.Step(w.ctx, by)
+		if err != nil {
+			return nil, nil, err
+		}
+		run := id{step.Run, predicate.namespace}
+		named[entry] = by
+		runs[run] = append(runs[run], entry)
+	}
+	over, best := map[int64]bool{}, map[id]Evidence{}
+	for run, entries := range runs {
+		evidence, err := w.outdone(entries, over)
+		if err != nil {
+			return nil, nil, err
+		}
+		best[run] = evidence
+	}
+	for run, parent := range parents {
+		if whole, ok := best[parent]; ok && parent != run && !whole.Better(best[run]) {
+			for _, entry := range runs[parent] {
+				over[entry] = true
+			}
+		}
+	}
+	standing = slices.DeleteFunc(slices.Clone(made), func(entry int64) bool { return over[entry] })
+	if len(standing) == 0 { // runs that say they are parts of each other
+		return made, named, nil
+	}
+	return standing, named, nil
 }
 
-// outdone notes those of the entries about one run that others stand for.
-func (w *walker) outdone(entries []int64, over map[int64]bool) error {
-	if len(entries) < 2 {
-		return nil
-	}
+// outdone notes those of the entries about one run that others stand for, and
+// returns the best evidence of it.
+func (w *walker) outdone(entries []int64, over map[int64]bool) (Evidence, error) {
 	best, grades := Claimed, make([]Evidence, len(entries))
 	for i, entry := range entries {
 		grade, err := w.grade(entry)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if grades[i] = grade.Evidence; grades[i].Better(best) {
 			best = grades[i]
@@ -507,7 +553,7 @@ func (w *walker) outdone(entries []int64, over map[int64]bool) error {
 	for i, entry := range entries {
 		step, err := w.g.Step(w.ctx, entry)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if steps[i] = step; grades[i] == best && step.Replaces != "" {
 			replaced[step.Replaces] = true
@@ -516,7 +562,7 @@ func (w *walker) outdone(entries []int64, over map[int64]bool) error {
 	for i, entry := range entries {
 		over[entry] = grades[i] != best || replaced[steps[i].Subject]
 	}
-	return nil
+	return best, nil
 }
 
 // stands says whether an entry counts among those whose steps made k.
@@ -531,7 +577,7 @@ func (w *walker) stands(k Key, entry int64) (bool, error) {
 		if len(made) < 2 {
 			return true, nil
 		}
-		if entries, err = w.runs(made); err != nil {
+		if entries, _, err = w.runs(made); err != nil {
 			return false, err
 		}
 		if w.standing == nil {

@@ -898,7 +898,8 @@ class _Step:
     """One execution, that used things and made others."""
 
     def __init__(self, run):
-        self.run, self.subject, self.uses, self.outputs, self.replaces = run, "", [], [], ""
+        self.run, self.subject, self.uses, self.outputs = run, "", [], []
+        self.parent, self.replaces, self.attested_by, self.predicate = "", "", [], ""
 
     def made(self):
         return [k for k in [self.subject] if k] + self.outputs
@@ -929,6 +930,8 @@ class _Facts:
         elif not _fits(statement["predicate"], shape, strict=own):
             raise ValueError(f"it is no {kind}")
         read(self, statement["subject"], statement.get("predicate"), statement)
+        if self.step and not self.step.run:
+            self.step.predicate = _sha256_key(_canonical(statement["predicate"]))
         for key, (uri, digests) in list(self.resources.items()):  # which weaker digests mean the same bytes
             for weaker in sorted(digests):
                 if f"{weaker}:{digests[weaker]}" != key:
@@ -1109,6 +1112,9 @@ class _Facts:
         self.step.replaces = external.get("replaces") or ""
         if self.step.replaces and not (_is_key(self.step.replaces) and self.step.replaces.startswith("sha256:")):
             raise ValueError("what it replaces is not the key of a run")
+        self.step.attested_by, self.step.parent = external.get("attestedBy") or [], external.get("parent") or ""
+        if not all(_is_key(k) and k.startswith("sha256:") for k in self.step.attested_by):
+            raise ValueError("what attests it is not the digest of a predicate")
         _check_predicate_digest(statement)
         for d in used if kind == STEP else ():
             self._places(d)
@@ -1266,24 +1272,38 @@ class _Walk:
     def _made(self, key, run):
         """The entries whose step made key: those of run where one is named and known,
         and of these the claimed ones only where there are no better."""
-        made = self._runs(self.producers.get(key, []))
-        named = [e for e in made if run and self.steps[e].run == run]
+        made, names = self._runs(self.producers.get(key, []))
+        named = [e for e in made if run and self.steps[names.get(e, e)].run == run]
         return [e for e in named if self.grades[e] != "claimed"] or named or made
 
     def _runs(self, made):
         """What several entries of a namespace state of one run is one step: of the best
         evidence, without those that another replaces."""
         if len(made) < 2:
-            return made
-        stated, standing = collections.defaultdict(list), set()
+            return made, {}
+        names = {}  # of entries that name no run, those that say which it is
+        runs, attests, parents, over, best = collections.defaultdict(list), {}, {}, set(), {}
         for e in made:
-            stated[(self.steps[e].run, self.namespaces[e]) if self.steps[e].run else e].append(e)
-        for entries in stated.values():
-            best = min(_EVIDENCE.index(self.grades[e]) for e in entries)
-            entries = [e for e in entries if self.grades[e] == _EVIDENCE[best]]
-            replaced = {self.steps[e].replaces for e in entries} - {""} if len(entries) > 1 else ()
-            standing.update(e for e in entries if self.steps[e].subject not in replaced)
-        return [e for e in made if e in standing]
+            step, namespace = self.steps[e], self.namespaces[e]
+            if step.run:
+                runs[step.run, namespace].append(e)
+                attests.update({(k, namespace): e for k in step.attested_by})
+                if step.parent:
+                    parents[step.run, namespace] = (step.parent, namespace)
+        for e in made:  # those that name no run, which a statement of one names
+            by = attests.get((self.steps[e].predicate, self.namespaces[e]))
+            if by is not None and not self.steps[e].run:
+                names[e] = by
+                runs[self.steps[by].run, self.namespaces[e]].append(e)
+        for run, entries in runs.items():
+            best[run] = min(_EVIDENCE.index(self.grades[e]) for e in entries)
+            standing = [e for e in entries if self.grades[e] == _EVIDENCE[best[run]]]
+            replaced = {self.steps[e].replaces for e in standing} - {""}
+            over.update(e for e in entries if e not in standing or self.steps[e].subject in replaced)
+        for run, whole in parents.items():  # what a part of a run made, the whole did not make once more
+            if whole in best and whole != run and best[whole] >= best[run]:
+                over.update(runs[whole])
+        return [e for e in made if e not in over] or made, names
 
     def _all_layers(self, chain):
         return next((b for _, b, kind, *_ in self.up.get(chain, ()) if kind == "layersOf"), None)
@@ -1294,7 +1314,7 @@ class _Walk:
             for use in step.uses:
                 if use.key == key and not (run and use.producer and use.producer != run):
                     for made in step.results():
-                        if entry not in self._runs(self.producers[made]):
+                        if entry not in self._runs(self.producers[made])[0]:
                             continue
                         yield from self._once(self._edge(made, key, "used", entry, depth, entry, use.role, use.path))
                         if made != key:
@@ -1497,7 +1517,7 @@ _BUNDLE = _One({"format": str, "checkpoint": str, "entries": [_One({"index": int
     "edges?": [_One({"from": str, "to": str, "step": int, "relation": str, "role?": str, "path?": str, "entry": int, "evidence": str, "ambiguous": bool, "depth": int})]})})
 
 _RUN_PARAMETERS = {"argv": [str], "dir": str, "parameters": {str: str}, "environment": {str: str}, "secrets": [str], "inputs": [str], "outputs": [str], "platform": str, "parent": str}
-_STEP_PARAMETERS = {"engine": _WORD, "namespace": str, "pipeline": str, "task": str, "parent": str, "status": _WORD, "replaces": str, "reused": str, "skipped": [str], "argv": [str],
+_STEP_PARAMETERS = {"engine": _WORD, "namespace": str, "pipeline": str, "task": str, "parent": str, "status": _WORD, "replaces": str, "attestedBy": [str], "reused": str, "skipped": [str], "argv": [str],
                     "parameters": {str: str}, "labels": {str: str}, "environment": {str: str}, "secrets": [str], "platform": str}
 _BUILDER = {"id": _WORD, "version": {str: str}, "builderDependencies": [_DESCRIPTOR]}
 _OLD_METADATA = {"buildInvocationId": str, "buildInvocationID": str, "buildStartedOn": _moment, "buildFinishedOn": _moment}

@@ -480,6 +480,15 @@ def recorded(kind, run, external, used, outputs, products=()):
     return in_toto("https://slsa.dev/provenance/v1", predicate, {"name": "run:" + run, "digest": {"sha256": hashlib.sha256(retrace._canonical(predicate)).hexdigest()}}, *outputs)
 
 
+def attested():
+    """A build that says no run, and the run that a watcher says it is."""
+    predicate = {"builder": {"id": "b"}, "buildType": "t", "materials": [thing("data", "d")]}
+    key = "sha256:" + hashlib.sha256(retrace._canonical(predicate)).hexdigest()
+    whole = recorded("step", "r6", {"engine": "tekton", "status": "Succeeded"}, [thing("lib", "e")], [thing("image", "5")])
+    part = recorded("step", "r5", {"engine": "tekton", "status": "Succeeded", "parent": "r6", "attestedBy": [key]}, [thing("model", "a")], [thing("image", "5")])
+    return [whole, part, in_toto("https://slsa.dev/provenance/v0.2", predicate, thing("image", "5"))]
+
+
 def restated():
     """Two statements of one run, of which the second takes the place of the first."""
     first = recorded("step", "r4", {"engine": "argo", "status": "Running"}, [thing("data", "d")], [thing("image", "5")])
@@ -504,6 +513,7 @@ def samples():
         recorded("step", "r2", {"engine": "argo", "status": "Succeeded", "pipeline": "p"}, [thing("model", "a", annotations={"producer": "r1"}), {"name": "at", "uri": "s3://bucket/in"}, thing("data", "d")],
                  [thing("model", "a")], [{"name": "o", "uri": "s3://bucket/out", "annotations": {"role": "output"}}, {"name": "retrace_metrics", "content": text({"mae": 1.5})}]),
         *restated(),
+        *attested(),
         in_toto("https://slsa.dev/provenance/v1", {"buildDefinition": {"buildType": "https://slsa.dev/container-based-build/v0.1", "externalParameters": {
             "source": {"uri": "git+https://x.example/r", "digest": {"sha1": "c" * 40}}, "builderImage": thing("reg/app", "1"), "configPath": "x"}, "resolvedDependencies": [
                 thing("data", "d"), {"name": "only a name"}, {"uri": "git+https://x.example/r", "digest": {"sha1": "c" * 40}}]},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/ingest/openlineage"
+	"github.com/retrace-ledger/retrace/ingest/tekton"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -37,7 +38,8 @@ see "retrace keys trust".
 
 Workflows of Argo and of Kubeflow Pipelines that ran are taken too, one or many,
 as JSON or YAML: their steps and models are recorded as a watcher would see them.
-So are run events of OpenLineage, one, an array or JSON Lines: each run is a step.
+So are TaskRuns and PipelineRuns of Tekton, with what Chains attests of them in
+their annotations, and run events of OpenLineage, one, an array or JSON Lines: each run is a step.
 
 All files are read before anything is recorded: if one is refused, nothing is.`,
 		Example: "  retrace record build.intoto.jsonl\n  cosign download attestation IMAGE | retrace record -\n  kubectl get workflow forecast-x7k2p -o yaml | retrace record -",
@@ -98,11 +100,22 @@ func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
 // parseDocument reads a file of statements, or one of Workflows or events as
 // their watcher would see them. What is said of those nobody signed.
 func parseDocument(raw []byte) ([]schema.Document, error) {
+	var docs []schema.Document
 	var statements []schema.Statement
 	var err error
 	switch {
 	case openlineage.Looks(raw):
 		statements, err = openlineage.Statements(raw)
+	case tekton.Looks(raw):
+		var attested []schema.Envelope
+		statements, attested, err = tekton.Statements(raw, nil)
+		for _, env := range attested {
+			more, err := schema.ParseDocument(env.Raw)
+			if err != nil {
+				return nil, err
+			}
+			docs = append(docs, more...)
+		}
 	case argo.Looks(raw):
 		statements, err = argo.Statements(raw, nil)
 	default:
@@ -111,7 +124,6 @@ func parseDocument(raw []byte) ([]schema.Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	var docs []schema.Document
 	for _, s := range statements {
 		line, err := s.Encode()
 		if err != nil {

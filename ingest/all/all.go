@@ -10,6 +10,7 @@ import (
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/s3"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
+	"github.com/retrace-ledger/retrace/ingest/tekton"
 )
 
 // Kinds are all kinds, in the order in which they are listed to people.
@@ -19,6 +20,7 @@ func Kinds() []ingest.Kind {
 		oci.Kind(),
 		snapshot.Kind(),
 		argo.Kind(),
+		tekton.Kind(),
 		s3.Kind(),
 		kubernetes.Kind(),
 	}

@@ -120,11 +120,11 @@ func (r Run) Statement(t testing.TB) schema.Statement {
 	return Statement(t, schema.ProvenanceV1, p, append([]schema.Descriptor{subject}, r.Makes...)...)
 }
 
-// Watched is a step as a watcher records it: of the run id, with the key of the
-// run that it replaces if that is not empty.
-func Watched(t testing.TB, id, status string, replaces schema.Key, uses, makes []schema.Descriptor) schema.Statement {
+// Watch is the step of the run id as a watcher records it.
+func Watch(t testing.TB, id string, params schema.StepParameters, uses, makes []schema.Descriptor) schema.Statement {
 	t.Helper()
-	external, err := schema.Canonical(schema.StepParameters{Engine: "test", Task: id, Status: status, Replaces: replaces})
+	params.Engine, params.Task = "test", id
+	external, err := schema.Canonical(params)
 	check(t, err)
 	p := schema.Provenance{
 		BuildDefinition: schema.BuildDefinition{BuildType: schema.StepBuildType, ExternalParameters: external, ResolvedDependencies: uses},
