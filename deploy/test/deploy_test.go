@@ -165,6 +165,7 @@ func apply(t *testing.T, o *object, query string) {
 
 const (
 	argoPart    = "components/argo"
+	tektonPart  = "components/tekton"
 	monitorPart = "components/servicemonitor"
 )
 

@@ -20,6 +20,7 @@ import (
 	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/ingest/kube/kubetest"
 	"github.com/retrace-ledger/retrace/ingest/kubernetes"
+	"github.com/retrace-ledger/retrace/ingest/tekton"
 )
 
 // The certificate of the API server is its own.
@@ -183,6 +184,12 @@ const run = `{
 			"startedAt": "2026-08-01T10:00:01Z", "finishedAt": "2026-08-01T10:05:00Z"}}}
 }`
 
+// taskRun is one of Tekton's that has ended.
+const taskRun = `{
+	"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": "train-1"}, "spec": {"taskRef": {"name": "train"}},
+	"status": {"startTime": "2026-08-01T10:00:00Z", "completionTime": "2026-08-01T10:05:00Z", "conditions": [{"type": "Succeeded", "status": "True", "reason": "Succeeded"}]}
+}`
+
 // snapshot is one of that claim.
 const snapshot = `{
 	"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"name": "raw-1"},
@@ -201,7 +208,10 @@ func world(t *testing.T, namespace string) {
 	t.Helper()
 	server.Define(t, "argoproj.io", "v1alpha1", "workflows", "Workflow", false)
 	server.Define(t, "snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot", false)
+	server.Define(t, "tekton.dev", "v1", "taskruns", "TaskRun", false)
+	server.Define(t, "tekton.dev", "v1", "pipelineruns", "PipelineRun", false)
 	server.Do(t, "POST", "/apis/argoproj.io/v1alpha1/namespaces/"+namespace+"/workflows", []byte(run))
+	server.Do(t, "POST", "/apis/tekton.dev/v1/namespaces/"+namespace+"/taskruns", []byte(taskRun))
 	server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/"+namespace+"/volumesnapshots", []byte(snapshot))
 	server.Do(t, "POST", "/apis/apps/v1/namespaces/"+namespace+"/deployments", []byte(deployment))
 }
@@ -210,7 +220,7 @@ func world(t *testing.T, namespace string) {
 // given, and holds the rights to what it asked for: a right that nobody uses is
 // one too many.
 func TestRights(t *testing.T) {
-	token := account(t, "", argoPart)
+	token := account(t, "", argoPart, tektonPart)
 	world(t, server.Namespace(t, "rights"))
 	for _, tt := range []struct {
 		kind ingest.Kind
@@ -218,9 +228,10 @@ func TestRights(t *testing.T) {
 	}{
 		{kubernetes.Kind(), "retrace-kubernetes"},
 		{argo.Kind(), "retrace-argo"},
+		{tekton.Kind(), "retrace-tekton"},
 	} {
 		var role struct{ Rules []rule }
-		one(t, render(t, "base", argoPart), "ClusterRole", tt.role).decode(t, &role)
+		one(t, render(t, "base", argoPart, tektonPart), "ClusterRole", tt.role).decode(t, &role)
 		asked, may := read(t, tt.kind, tt.kind.Name+"://cluster", token), rights(role.Rules)
 		t.Logf("%s asks to %s", tt.kind.Name, strings.Join(asked, ", "))
 		if !slices.Equal(asked, may) {
@@ -234,9 +245,9 @@ func TestRights(t *testing.T) {
 func TestOneNamespace(t *testing.T) {
 	kubetest.Need(t, server, missing)
 	namespace := server.Namespace(t, "narrow")
-	token := account(t, namespace, argoPart)
+	token := account(t, namespace, argoPart, tektonPart)
 	world(t, namespace)
-	for _, kind := range []ingest.Kind{kubernetes.Kind(), argo.Kind()} {
+	for _, kind := range []ingest.Kind{kubernetes.Kind(), argo.Kind(), tekton.Kind()} {
 		read(t, kind, kind.Name+"://cluster/"+namespace, token)
 	}
 	ask(t, token, "GET", "/api/v1/namespaces/"+namespace+"/pods", nil, http.StatusOK)
@@ -252,7 +263,7 @@ func TestNoMoreRights(t *testing.T) {
 	accounts := "/api/v1/namespaces/" + server.Namespace(t, "nobody") + "/serviceaccounts"
 	server.Do(t, "POST", accounts, map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "nobody"}})
 	nobody := tokenOf(t, accounts+"/nobody")
-	for _, components := range [][]string{nil, {argoPart}} {
+	for _, components := range [][]string{nil, {argoPart}, {argoPart, tektonPart}} {
 		t.Run(fmt.Sprint(components), func(t *testing.T) {
 			token := account(t, "", components...)
 			var want []rule
@@ -286,6 +297,7 @@ func TestNoMoreRights(t *testing.T) {
 				{"PATCH", "/apis/apps/v1/namespaces/default/deployments/api"},
 				{"PUT", "/apis/apps/v1/namespaces/retrace/statefulsets/retrace"},
 				{"DELETE", "/apis/argoproj.io/v1alpha1/namespaces/default/workflows/forecast"},
+				{"DELETE", "/apis/tekton.dev/v1/namespaces/default/taskruns/train"},
 				{"POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"},
 			} {
 				ask(t, token, no.method, no.path, map[string]any{}, http.StatusForbidden)
