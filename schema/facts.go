@@ -232,8 +232,8 @@ func (s Statement) Facts() (*Facts, error) {
 	case ModelV1:
 		err = predicate(s, true, func(p *Model) error {
 			key := b.model(s, p)
-			b.name(NameFact{Name: ModelName(p.Name, p.Version), Key: key, Run: p.Run, Forced: p.Moved})
-			b.f.Summary = moved(p.Name+"@"+p.Version, false, p.Moved)
+			b.name(NameFact{Name: ModelName(p.Name, p.Version), Key: key, Run: p.Run, Forced: p.Moved, Deleted: p.Deleted})
+			b.f.Summary = moved(p.Name+"@"+p.Version, p.Deleted, p.Moved)
 			return nil
 		})
 	case DeploymentV1:
@@ -610,7 +610,11 @@ func (b *factBuilder) model(s Statement, p *Model) Key {
 	if p.Resource == nil {
 		return b.subjects(s, "model")
 	}
-	b.subjects(s, "run")
+	kind := "name" // of a version or an alias, by the digest of the predicate
+	if strings.HasPrefix(s.Subject[0].Name, runPrefix) {
+		kind = "run"
+	}
+	b.subjects(s, kind)
 	return b.describe(*p.Resource, "model")
 }
 

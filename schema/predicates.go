@@ -518,11 +518,15 @@ type Model struct {
 	Version string `json:"version"`
 	// Resource is what the version is where the subject is the run: a location,
 	// without a digest.
-	Resource *Descriptor       `json:"resource,omitempty"`
-	Run      string            `json:"run,omitempty"`     // run ID of the step that made it
-	Path     string            `json:"path,omitempty"`    // where that step wrote it
-	Moved    bool              `json:"moved,omitempty"`   // the version pointed elsewhere before
-	Metrics  map[string]any    `json:"metrics,omitempty"` // as the step reported them
+	Resource *Descriptor `json:"resource,omitempty"`
+	Run      string      `json:"run,omitempty"`   // run ID of the step that made it
+	Path     string      `json:"path,omitempty"`  // where that step wrote it
+	Moved    bool        `json:"moved,omitempty"` // the version pointed elsewhere before
+	// Deleted says that the version points nowhere any more; Resource or the subject
+	// is where it pointed last.
+	Deleted  bool              `json:"deleted,omitempty"`
+	Previous string            `json:"previous,omitempty"` // of an alias: sha256 of the statement about it before, in hex
+	Metrics  map[string]any    `json:"metrics,omitempty"`  // as the step reported them
 	Labels   map[string]string `json:"labels,omitempty"`
 }
 
@@ -536,7 +540,7 @@ func (m *Model) check() error {
 	if r := m.Resource; r != nil && (r.URI == "" || len(r.Digest) > 0 || len(r.Content) > 0) {
 		return fieldErrorf("resource", "want a location and no digest; what has a digest is the subject")
 	}
-	return nil
+	return checkPrevious(m.Previous)
 }
 
 // CheckModelName refuses names that a REF could not express.

@@ -1059,7 +1059,7 @@ class _Facts:
             if not at.get("uri") or at.get("digest") or at.get("content"):
                 raise ValueError("what has a digest is the subject")
             key = self._describe(at)
-        self.names.append((f"model:{p['name']}@{p['version']}", key, p.get("run") or "", False))
+        self.names.append((f"model:{p['name']}@{p['version']}", key, p.get("run") or "", bool(p.get("deleted"))))
 
     def _deployment(self, subjects, p, statement):
         name, state, deleted = "workload:" + p["workload"], "", bool(p.get("deleted"))
@@ -1568,7 +1568,7 @@ _PREDICATES = {
                                       "version": str, "etag": str}]}, _Facts._snapshot),
     "model/v1": ({
         "name": lambda v: re.fullmatch(r"(?![/.])[^@:# \t\n=]+", v) and len(v.encode()) <= 256, "version": r"[^@ \t\n]+", "resource?": _DESCRIPTOR, "run": str, "path": str,
-        "moved": bool, "metrics": {str: object}, "labels": {str: str}}, _Facts._model),
+        "moved": bool, "deleted": bool, "previous": _HASH, "metrics": {str: object}, "labels": {str: str}}, _Facts._model),
     "deployment/v1": ({
         "workload": "[^/]*(/[^/]*){3}", "uid": str, "models": [_DESCRIPTOR], "images": {str: str}, "deleted": bool, "previous": _HASH,
         "containers": [{"name": _WORD, "image": _WORD, "digest": _optional_key, "platform": str}],

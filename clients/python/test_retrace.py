@@ -541,6 +541,7 @@ def samples():
         in_toto("snapshot/v1", {"source": "s3://bucket/in", "count": 3, "bytes": 3, "files": folder, "modified": when}, {"name": "f", "digest": {"retraceTree1": retrace._listing_digest(folder)}}),
         in_toto("model/v1", {"name": "m", "version": "1", "run": "r1", "metrics": {"mae": 1}}, thing("model", "a")),
         in_toto("model/v1", {"name": "m", "version": "2", "run": "r2", "resource": {"uri": "s3://bucket/out"}}, thing("run:r2", "b")),
+        in_toto("model/v1", {"name": "m", "version": "champion", "deleted": True, "previous": "a" * 64}, thing("model", "a")),
         in_toto("deployment/v1", state, {"name": "workload:c/ns/Deployment/app", "digest": {"sha256": hashlib.sha256(retrace._canonical(state)).hexdigest()}}, thing("reg/app", "1")),
         in_toto("deployment/v1", {"workload": "c/ns/Deployment/b", "deleted": True, "changed": {"by": "kubectl", "at": when}}, thing("reg/app", "2")),
         in_toto("attestation/v1", {"claim": "approved"}, thing("model", "a")),

@@ -7,6 +7,7 @@ import (
 	"github.com/retrace-ledger/retrace/ingest/argo"
 	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/ingest/kubernetes"
+	"github.com/retrace-ledger/retrace/ingest/mlflow"
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/s3"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
@@ -23,5 +24,6 @@ func Kinds() []ingest.Kind {
 		tekton.Kind(),
 		s3.Kind(),
 		kubernetes.Kind(),
+		mlflow.Kind(),
 	}
 }
