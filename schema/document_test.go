@@ -92,7 +92,7 @@ func TestParseDocumentRefuses(t *testing.T) {
 		{`{"provenance_summary":{"provenance":[]}}`, "empty Google Cloud provenance summary: not supported" + want, true},
 		{`{"provenance_summary":{"provenance":[{"kind":"BUILD"}]}}`, "provenance_summary.provenance.0.envelope: missing; the statement would be here", false},
 		{`{"attestations":[{"bundle":null}]}`, "attestations.0.bundle: missing; the statement would be here", false},
-		{`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","messageSignature":{}}`, "dsseEnvelope: missing; a Sigstore bundle over a bare message signature states nothing", false},
+		{`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","messageSignature":{}}`, "dsseEnvelope: missing; the bundle signs bytes with a bare message signature, which states nothing about them; sign a statement", false},
 		{`{"payloadType":"text/plain","payload":"AA==","signatures":[]}`, `payloadType: "text/plain" is not an in-toto statement; want "application/vnd.in-toto+json"`, false},
 		{`{"payloadType":"application/vnd.in-toto+json","payload":"AA==","signatures":[]}`, `not valid JSON at byte 0: invalid character '\x00' at start of value`, false},
 		{`{"_type":7}`, "_type: a JSON number is not allowed here", false},

@@ -16,6 +16,7 @@ import (
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/graphql"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 // maxBody is how many bytes a request with statements may have: a whole batch
@@ -46,6 +47,10 @@ func (s *Server) postStatements(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
+	if err := s.checkIdentities(batch); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
 	receipt, err := s.measured().Append(r.Context(), batch)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -56,6 +61,24 @@ func (s *Server) postStatements(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answerJSON(w, r, receipt)
+}
+
+// checkIdentities refuses bundles that pass themselves off as signed by an
+// identity that the ledger trusts. What a watcher read is recorded as it is, and
+// graded: one odd bundle in a registry stops no source.
+func (s *Server) checkIdentities(batch schema.Batch) error {
+	if len(batch.Cursors) > 0 {
+		return nil
+	}
+	for i, env := range batch.Envelopes {
+		if err := verify.CheckIdentity(env, s.graph.Keys()); err != nil {
+			if len(batch.Envelopes) == 1 {
+				return err
+			}
+			return below("envelopes."+strconv.Itoa(i), err)
+		}
+	}
+	return nil
 }
 
 // readJSON reads a body that is JSON or JSON Lines. Types that a form of a web

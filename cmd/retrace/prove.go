@@ -230,7 +230,7 @@ func (a *app) printVerdict(cmd *cobra.Command, file string, v *verify.Verdict) e
 	fmt.Fprintf(w, "evidence, graded %s\n", v.Grades)
 	t := newTable(w, "  ENTRY", "TYPE", "RECORDED", "EVIDENCE", "SIGNED BY")
 	for _, e := range v.Entries {
-		signers := strings.Join(e.Signers, " ")
+		signers := strings.Join(e.Signers, ", ")
 		if signers == "" {
 			signers = "no key known here"
 		}
