@@ -141,7 +141,7 @@ func decodeEnvelope(raw []byte) (env envelopeJSON, certificate []byte, err error
 	if err := decode(raw, &probe); err != nil {
 		return env, nil, err
 	}
-	if !strings.HasPrefix(probe.MediaType, "application/vnd.dev.sigstore.bundle") {
+	if !isSigstore(probe.MediaType) {
 		err := decode(raw, &env)
 		return env, nil, err
 	}

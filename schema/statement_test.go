@@ -218,10 +218,16 @@ func FuzzParseDocument(f *testing.F) {
 		f.Add(raw)
 		f.Add(bytes.Join([][]byte{raw, raw}, []byte("\n")))
 	}
-	for _, file := range corpusSeeds("slsa", "tekton", "openlineage", "argo") {
+	for _, file := range corpusSeeds("slsa", "sigstore/*", "tekton", "openlineage", "argo") {
 		if raw, err := os.ReadFile(file); err == nil {
 			f.Add(raw)
 		}
+	}
+	for _, version := range []string{"0.1", "0.2", "0.3"} {
+		f.Add([]byte(bundleOf(version, bareStatement)))
+	}
+	for _, predicate := range []string{ModelSignatureV1, VSAv1, VSAv02, SCAIv03, LinkV03} {
+		f.Add([]byte(statementOf(predicate, `{"resources":[{"name":"a:0:1","algorithm":"sha256","digest":"`+hello+`"}],"serialization":{"method":"shards","hash_type":"sha256"},"attributes":[{"attribute":"a"}],"name":"n"}`)))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		docs, err := ParseDocument(raw)
