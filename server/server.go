@@ -73,7 +73,10 @@ type Options struct {
 	// Hook takes a delivery to /webhooks/NAME and says how many sources it had
 	// looked at, and whether it is about one and not signed as that wants. Nil if
 	// no deliveries are taken.
-	Hook   func(name string, header http.Header, body []byte) (woken int, forged bool)
+	Hook func(name string, header http.Header, body []byte) (woken int, forged bool)
+	// Wake says how many sources are watched that a CloudEvent with this source and
+	// subject is about, and with now has them looked at. Nil if none are watched.
+	Wake   func(source, subject string, now bool) int
 	Logger *slog.Logger // slog.Default if nil
 }
 
