@@ -129,7 +129,7 @@ func (r ModelResource) algorithm() string {
 // isBelow says whether p is a path with forward slashes that stays below the
 // folder it starts from.
 func isBelow(p string) bool {
-	return p != "" && p != "." && !strings.HasPrefix(p, "/") && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../")
+	return p != "" && p != "." && !strings.ContainsRune(p, 0) && !strings.HasPrefix(p, "/") && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../")
 }
 
 // root is the digest of the model: SHA-256 over the raw digests in the order in
