@@ -547,7 +547,7 @@ def samples():
         in_toto("https://slsa.dev/provenance/v0.1", {"builder": {"id": "b"}, "recipe": {"type": "t", "definedInMaterial": 1, "entryPoint": "e"}, "metadata": {"buildFinishedOn": when},
                 "materials": [thing("data", "d"), {"uri": "pkg:x/y.git", "digest": {"sha1": "b" * 40}}]}, thing("image", "5")),
         in_toto("https://in-toto.io/attestation/link/v0.3", {"name": "n", "command": ["c"], "materials": [thing("model", "a"), {"content": base64.b64encode(b"inline").decode()}]}, thing("blob", "e", "gitBlob")),
-        in_toto("https://slsa.dev/verification_summary/v1", {"verifier": {"id": "v"}, "timeVerified": when, "resourceUri": "u", "policy": {}, "verificationResult": "PASSED", "verifiedLevels": []},
+        in_toto("https://slsa.dev/verification_summary/v1", {"verifier": {"id": "v"}, "timeVerified": when, "resourceUri": "u", "policy": {"uri": "p"}, "verificationResult": "PASSED", "verifiedLevels": []},
                 {"name": "m", "digest": {"sha256": "a" * 64, "sha1": "a" * 40}}),
         in_toto("config/v1", {"setting": "s", "values": {"a": "b"}, "previous": "a" * 64}, thing("c", "3")),
         in_toto("coverage/v1", {"source": "s", "from": when, "to": "2026-01-01T00:00:00Z", "count": 1, "recorded": 1, "refused": [{"object": "o", "reason": "r", "digest": "sha256:" + "a" * 64}]},
