@@ -37,9 +37,9 @@ type ModelResource struct {
 type ModelSerialization struct {
 	Method        string   `json:"method"` // "files" or "shards"
 	HashType      string   `json:"hash_type"`
-	AllowSymlinks bool     `json:"allow_symlinks"`
-	IgnorePaths   []string `json:"ignore_paths"`
-	ShardSize     int64    `json:"shard_size"`
+	AllowSymlinks bool     `json:"allow_symlinks,omitzero"`
+	IgnorePaths   []string `json:"ignore_paths,omitempty"`
+	ShardSize     int64    `json:"shard_size,omitzero"` // bytes; of the method "shards"
 }
 
 func (m *ModelSignature) check() error {

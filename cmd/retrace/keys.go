@@ -249,7 +249,8 @@ func (a *app) trustCmd() *cobra.Command {
 		Use:   "trust [FILE]",
 		Short: "Trust a public key (PEM), or who signs with certificates: what they sign is graded attested",
 		Example: "  retrace keys trust builder.pub --name ci\n" +
-			"  retrace keys trust --trusted-root trusted_root.json --certificate-oidc-issuer https://token.actions.githubusercontent.com \\\n" +
+			"  retrace keys trust --trusted-root trusted_root.json \\\n" +
+			"    --certificate-oidc-issuer https://token.actions.githubusercontent.com \\\n" +
 			"    --certificate-identity https://github.com/ORG/REPO/.github/workflows/build.yml@refs/heads/main",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
