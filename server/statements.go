@@ -81,11 +81,14 @@ func (s *Server) checkIdentities(envelopes []schema.Envelope) error {
 	return nil
 }
 
+// inTotoBundle is JSON Lines of envelopes (in-toto/attestation, bundle.md).
+const inTotoBundle = "application/vnd.in-toto.bundle"
+
 // readJSON reads a body that is JSON or JSON Lines. Types that a form of a web
 // page could send are refused.
 func readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || !strings.HasPrefix(media, "application/") || !strings.Contains(media, "json") {
+	if err != nil || !strings.HasPrefix(media, "application/") || !strings.Contains(media, "json") && media != inTotoBundle {
 		return nil, badInput("Content-Type", "has to be a JSON type, such as application/json")
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

@@ -116,6 +116,18 @@ func TestRecordIdentity(t *testing.T) {
 	if out := done(t, dir, "verify", "b", "--key", ".retrace/log.vkey"); !strings.Contains(out, "attested  "+builder+" by "+login) {
 		t.Errorf("offline: %s", out)
 	}
+	// By the verifier's own trust, whatever the operator's is.
+	write("others.json", []byte(theirs.TrustedRoot(true, true)))
+	own := []string{"verify", "b", "--key", ".retrace/log.vkey", "--certificate-identity", builder, "--certificate-oidc-issuer", login, "--trusted-root"}
+	if out := done(t, dir, append(own, "root.json")...); !strings.Contains(out, "graded by the verifier's own keys") || !strings.Contains(out, "attested  "+builder) {
+		t.Errorf("by the verifier's own trust: %s", out)
+	}
+	if out := done(t, dir, append(own, "others.json")...); strings.Contains(out, "attested") {
+		t.Errorf("under a root of others: %s", out)
+	}
+	if out := done(t, dir, "impact", "key:"+recognized.Signers[0], "-o", "json"); !strings.Contains(out, `"running": 0`) {
+		t.Errorf("what rests on the identity's word: %s", out)
+	}
 	done(t, dir, "fsck")
 
 	// Through a server, with a token that records and trusts nobody.
