@@ -269,6 +269,9 @@ func (p *documentParser) add(where string, env Envelope) error {
 	if err := required(s); err != nil {
 		return at(where, err)
 	}
+	if err := filledIn(s, f); err != nil {
+		return at(where, err)
+	}
 	p.found = append(p.found, Document{Where: where, Envelope: env, Statement: s, Facts: f})
 	return nil
 }

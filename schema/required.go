@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"regexp"
 	"strconv"
 	"time"
 
@@ -53,6 +54,45 @@ func required(s Statement) error {
 		})
 	case SCAIv03, SCAIv02, scaiV02b:
 		return requires(s, func(p *scai) error { return p.check() })
+	}
+	return nil
+}
+
+// placeholder matches what a template leaves to be filled in.
+var placeholder = regexp.MustCompile(`\{\{.*?\}\}|\$\{.*?\}`)
+
+// filledIn refuses a statement that is a template: one in which something that
+// identifies who, what or where is still a placeholder.
+func filledIn(s Statement, f *Facts) error {
+	check := func(field, value string) error {
+		if found := placeholder.FindString(value); found != "" {
+			return fieldErrorf(field, "%q was not filled in: the document is a template", clip(found))
+		}
+		return nil
+	}
+	for i, d := range s.Subject {
+		field := "subject." + strconv.Itoa(i)
+		if err := check(field+".name", d.Name); err != nil {
+			return err
+		}
+		if err := check(field+".uri", d.URI); err != nil {
+			return err
+		}
+	}
+	if err := check("predicateType", s.PredicateType); err != nil {
+		return err
+	}
+	if f.Step != nil {
+		for _, c := range []struct{ what, value string }{{"builder", f.Step.Builder}, {"build type", f.Step.BuildType}, {"run", f.Step.Run}} {
+			if err := check("predicate", c.value); err != nil {
+				return fieldErrorf("predicate", "the %s is %q, which was not filled in: the document is a template", c.what, clip(c.value))
+			}
+		}
+	}
+	for _, r := range f.Resources {
+		if placeholder.MatchString(r.URI) {
+			return fieldErrorf("predicate", "names the location %q, which was not filled in: the document is a template", clip(r.URI))
+		}
 	}
 	return nil
 }
