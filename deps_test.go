@@ -22,7 +22,9 @@ var arrows = map[string][]string{
 	"bench/statements":         {"schema", "keys", "lineage/bench"},
 	"schema":                   {},
 	"keys":                     {"schema"},
-	"verify":                   {"schema", "keys"},
+	"verify":                   {"schema", "keys", "verify/sigstore"},
+	"verify/sigstore":          {"schema"},
+	"verify/sigstore/*":        {"schema"},
 	"verify/cosign":            {"schema", "keys", "verify"},
 	"verify/replay":            {"schema", "keys", "verify"},
 	"verify/audit":             {"schema", "keys", "verify", "verify/cosign"},
@@ -69,6 +71,7 @@ var confined = map[string][]string{
 	"k8s.io/client-go":                       {"ingest/kube"},
 	"github.com/opencontainers/go-digest":    {"schema", "ingest/oci"},
 	"github.com/sigstore/cosign":             {"verify/cosign", "cmd/retrace"},
+	"github.com/sigstore/sigstore-go":        {"verify/sigstore", "verify/sigstore/sigstoretest", "verify/cosign"},
 	"github.com/prometheus/client_golang":    {"server", "cmd/retrace"},
 	"github.com/spf13/cobra":                 {"cmd/retrace"},
 }

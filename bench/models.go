@@ -124,7 +124,7 @@ func modelsVerified(ctx context.Context, dir string, key *keys.Private, batches 
 
 // index builds the lineage in dir and returns the seconds it took.
 func index(ctx context.Context, dir string, contest *ledgerbench.Contest, signers lineage.Signers) (_ float64, err error) {
-	g, err := lineage.Open(dir, contest.Log, signers, keys.ParsePublic)
+	g, err := lineage.Open(dir, contest.Log, signers, verify.Trusted)
 	if err != nil {
 		return 0, err
 	}

@@ -73,8 +73,8 @@ type signer struct {
 	Verified, Trusted bool
 }
 
-// Signers are the keys whose signatures verified, then the names of those that
-// could not be checked.
+// Signers are the keys and identities whose signatures verified, then the names
+// of those that could not be checked.
 func (e *entry) Signers() (*[]signer, error) {
 	b, err := e.body()
 	if err != nil || b.State != schema.Present {
@@ -86,8 +86,12 @@ func (e *entry) Signers() (*[]signer, error) {
 	}
 	if len(out) < len(b.Envelope.Signatures) {
 		for _, s := range b.Envelope.Signatures {
-			if !slices.Contains(e.info.Signers, s.KeyID) {
-				out = append(out, signer{Keyid: s.KeyID})
+			name := s.KeyID
+			if subject, issuer := verify.Certified(b.Envelope); subject != "" {
+				name = subject + " by " + issuer
+			}
+			if !slices.Contains(e.info.Signers, name) {
+				out = append(out, signer{Keyid: name})
 			}
 		}
 	}

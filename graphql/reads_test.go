@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/retrace-ledger/retrace/graphql"
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
@@ -44,7 +43,7 @@ func TestReadsPerQuery(t *testing.T) {
 	}
 	// An index of its own, which was followed and not yet asked anything.
 	dir := t.TempDir()
-	graph, err := lineage.Open(dir, w.Ledger, verify.Signers, keys.ParsePublic)
+	graph, err := lineage.Open(dir, w.Ledger, verify.Signers, verify.Trusted)
 	if err != nil {
 		t.Fatal(err)
 	}

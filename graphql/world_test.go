@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/retrace-ledger/retrace/graphql"
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -26,7 +25,7 @@ func newWorld(t testing.TB, opt *graphql.Options) *world {
 	t.Helper()
 	w := &world{World: ledgertest.New(t), t: t}
 	var err error
-	if w.graph, err = lineage.Open(t.TempDir(), w.Ledger, verify.Signers, keys.ParsePublic); err != nil {
+	if w.graph, err = lineage.Open(t.TempDir(), w.Ledger, verify.Signers, verify.Trusted); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -152,6 +152,10 @@ func (g *Graph) knownKeys() []schema.PublicKey {
 	return slices.Clip(g.keys)
 }
 
+// Keys are those of genesis and of every trust entry followed, in order: what
+// signatures are held against.
+func (g *Graph) Keys() []schema.PublicKey { return g.knownKeys() }
+
 // decodeOne never fails: what the ledger holds but this program cannot read is
 // shown as such and states nothing.
 func (g *Graph) decodeOne(e schema.Entry, keys []schema.PublicKey) decoded {

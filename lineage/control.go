@@ -16,7 +16,7 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 		if err := schema.DecodePredicate(d.statement, true, &p); err != nil {
 			return err
 		}
-		pub, err := w.g.parseKey([]byte(p.ObserverKey))
+		pub, err := w.g.parseKey(schema.Trust{Key: p.ObserverKey})
 		if err != nil {
 			return fmt.Errorf("observer key of genesis: %w", err)
 		}
@@ -30,7 +30,11 @@ func (w *indexer) control(ctx context.Context, log Log, d *decoded, m *meta) err
 		if err := schema.DecodePredicate(d.statement, true, &p); err != nil {
 			return err
 		}
-		pub, err := w.g.parseKey([]byte(p.Key))
+		pub, err := w.g.parseKey(p)
+		if err != nil && p.Identity != nil {
+			m.Unreadable = err.Error()
+			return nil
+		}
 		if err != nil || pub.ID != p.KeyID {
 			m.Unreadable = fmt.Sprintf("key does not have the ID %s stated beside it", p.KeyID)
 			return nil

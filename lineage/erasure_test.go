@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/lineage/lineagetest"
 	"github.com/retrace-ledger/retrace/schema"
@@ -102,7 +101,7 @@ func TestErasureLeavesNoBytes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "lineage")
 	follow := func() {
 		t.Helper()
-		g, err := lineage.Open(dir, log, verify.Signers, keys.ParsePublic)
+		g, err := lineage.Open(dir, log, verify.Signers, verify.Trusted)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -78,7 +78,7 @@ func TestFollowInPieces(t *testing.T) {
 
 func noSigners(schema.Envelope, []schema.PublicKey) []string { return nil }
 
-func parseAny([]byte) (schema.PublicKey, error) { return schema.PublicKey{ID: "any"}, nil }
+func parseAny(schema.Trust) (schema.PublicKey, error) { return schema.PublicKey{ID: "any"}, nil }
 
 // TestDeletedIndexComesBack deletes the index, and one that belongs to another
 // log.

@@ -30,8 +30,9 @@ type Log interface {
 // verifies. verify.Signers is one.
 type Signers func(env schema.Envelope, keys []schema.PublicKey) []string
 
-// ParseKey reads a public key from PEM. keys.ParsePublic is one.
-type ParseKey func(pem []byte) (schema.PublicKey, error)
+// ParseKey returns what signatures are checked with of the key or the identity
+// that a trust entry names. verify.Trusted is one.
+type ParseKey func(schema.Trust) (schema.PublicKey, error)
 
 // Graph is the lineage index of one log. Its methods may be called from many
 // goroutines; one at a time follows.
@@ -191,7 +192,7 @@ func (g *Graph) belongsTo(ctx context.Context, log Log) error {
 
 // learn remembers a trust entry and its key. Entry 0 teaches the observer.
 func (g *Graph) learn(t trustEntry) error {
-	pub, err := g.parseKey([]byte(t.Key))
+	pub, err := g.parseKey(t.Trust)
 	if err != nil {
 		return fmt.Errorf("key of entry %d: %w", t.Index, err)
 	}

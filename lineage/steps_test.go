@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/lineage/lineagetest"
 	"github.com/retrace-ledger/retrace/verify"
@@ -67,7 +66,7 @@ func TestStepsDoNotMatter(t *testing.T) {
 
 func openIn(t *testing.T, dir string, log *lineagetest.Log) (*lineage.Graph, error) {
 	t.Helper()
-	g, err := lineage.Open(dir, log, verify.Signers, keys.ParsePublic)
+	g, err := lineage.Open(dir, log, verify.Signers, verify.Trusted)
 	if err != nil {
 		return nil, fmt.Errorf("opening the index again: %w", err)
 	}

@@ -21,7 +21,6 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest/oci"
 	"github.com/retrace-ledger/retrace/ingest/run"
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/lineage/lineagetest"
@@ -519,7 +518,7 @@ func TestThroughLedger(t *testing.T) {
 		}
 		appendAll(s)
 	}
-	g, err := lineage.Open(filepath.Join(t.TempDir(), "lineage"), l, verify.Signers, keys.ParsePublic)
+	g, err := lineage.Open(filepath.Join(t.TempDir(), "lineage"), l, verify.Signers, verify.Trusted)
 	if err != nil {
 		t.Fatal(err)
 	}

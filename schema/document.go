@@ -38,6 +38,7 @@ func (d Document) Bare() bool { return len(d.Envelope.Signatures) == 0 }
 // *FieldError, or wraps ErrUnsupported where the file is something else, and
 // says what.
 func ParseDocument(raw []byte) ([]Document, error) {
+	raw = bytes.TrimPrefix(raw, byteOrderMark)
 	if err := notJSON(raw); err != nil {
 		return nil, err
 	}
@@ -60,6 +61,9 @@ func ParseDocument(raw []byte) ([]Document, error) {
 	}
 	return p.found, nil
 }
+
+// byteOrderMark begins files that some editors write.
+var byteOrderMark = []byte("\ufeff")
 
 // value is one JSON value of a file and the line it begins on, from 1.
 type value struct {
@@ -118,6 +122,8 @@ func notJSON(raw []byte) error {
 		return unsupported("Kubernetes object in YAML", wanted)
 	case bytes.HasPrefix(text, []byte{0x1f, 0x8b}):
 		return unsupported("gzip file", "unpack it first")
+	case bytes.HasPrefix(raw, []byte{0xff, 0xfe}), bytes.HasPrefix(raw, []byte{0xfe, 0xff}):
+		return unsupported("UTF-16 text", "JSON is UTF-8")
 	}
 	return nil
 }
@@ -147,12 +153,13 @@ type probe struct {
 			Envelope jsontext.Value `json:"envelope"`
 		} `json:"provenance"`
 	} `json:"provenance_summary"`
-	NPM []struct {
-		Bundle jsontext.Value `json:"bundle"`
-	} `json:"attestations"`
-	GH *struct {
-		Bundle jsontext.Value `json:"bundle"`
-	} `json:"attestation"`
+	List []attestation `json:"attestations"` // of npm, and of GitHub's API
+	GH   *attestation  `json:"attestation"`
+}
+
+type attestation struct {
+	Bundle jsontext.Value `json:"bundle"`
+	URL    string         `json:"bundle_url"`
 }
 
 func (p *documentParser) parse(where string, raw []byte, depth int) error {
@@ -173,7 +180,7 @@ func (p *documentParser) parse(where string, raw []byte, depth int) error {
 	switch {
 	case d.Type != "":
 		return p.bare(where, raw)
-	case d.DSSE != nil, d.Payload != nil, d.PayloadType != nil, isSigstore(d.MediaType):
+	case d.DSSE != nil, d.Payload != nil, d.PayloadType != nil, isSigstore(text(d.MediaType)):
 		return p.envelope(where, raw)
 	case d.GCloud != nil:
 		for i, e := range d.GCloud.Provenance {
@@ -182,21 +189,17 @@ func (p *documentParser) parse(where string, raw []byte, depth int) error {
 			}
 		}
 		return p.some(where, len(d.GCloud.Provenance), "Google Cloud provenance summary")
-	case d.NPM != nil:
-		for i, e := range d.NPM {
-			if err := p.wrapped(join(where, fmt.Sprintf("attestations.%d.bundle", i)), e.Bundle, depth); err != nil {
+	case d.List != nil:
+		for i, e := range d.List {
+			if err := p.attestation(join(where, fmt.Sprintf("attestations.%d.bundle", i)), e, depth); err != nil {
 				return err
 			}
 		}
-		return p.some(where, len(d.NPM), "list of attestations")
+		return p.some(where, len(d.List), "list of attestations")
 	case d.GH != nil:
-		return p.wrapped(join(where, "attestation.bundle"), d.GH.Bundle, depth)
+		return p.attestation(join(where, "attestation.bundle"), *d.GH, depth)
 	}
 	return at(where, looksLike(raw, nil))
-}
-
-func isSigstore(mediaType jsontext.Value) bool {
-	return bytes.HasPrefix(mediaType, []byte(`"application/vnd.dev.sigstore.bundle`))
 }
 
 func (p *documentParser) parseArray(where string, raw []byte, depth int) error {
@@ -220,6 +223,14 @@ func (p *documentParser) wrapped(where string, raw jsontext.Value, depth int) er
 	return p.parse(where, raw, depth+1)
 }
 
+// attestation parses what GitHub and npm put around a bundle.
+func (p *documentParser) attestation(where string, a attestation, depth int) error {
+	if a.URL != "" && (len(a.Bundle) == 0 || a.Bundle.Kind() == 'n') {
+		return at(where, fieldErrorf("", "missing; only its address is given, in bundle_url: get it with `gh attestation download`"))
+	}
+	return p.wrapped(where, a.Bundle, depth)
+}
+
 func (p *documentParser) some(where string, n int, what string) error {
 	if n == 0 {
 		return at(where, unsupported("empty "+what, wanted))
@@ -236,6 +247,9 @@ func (p *documentParser) bare(where string, raw []byte) error {
 }
 
 func (p *documentParser) envelope(where string, raw []byte) error {
+	if err := checkBundle(raw); err != nil {
+		return at(where, err)
+	}
 	env, err := ParseEnvelope(raw)
 	if err != nil {
 		return at(where, err)
@@ -250,6 +264,12 @@ func (p *documentParser) add(where string, env Envelope) error {
 	}
 	f, err := s.Facts()
 	if err != nil {
+		return at(where, err)
+	}
+	if err := required(s); err != nil {
+		return at(where, err)
+	}
+	if err := filledIn(s, f); err != nil {
 		return at(where, err)
 	}
 	p.found = append(p.found, Document{Where: where, Envelope: env, Statement: s, Facts: f})
@@ -282,6 +302,9 @@ type hints struct {
 	BOMFormat   jsontext.Value `json:"bomFormat"`
 	SPDXVersion jsontext.Value `json:"spdxVersion"`
 	SpecVersion jsontext.Value `json:"specversion"`
+	OldBundle   jsontext.Value `json:"base64Signature"`
+	Critical    jsontext.Value `json:"critical"`
+	Signed      jsontext.Value `json:"signed"`
 }
 
 // looksLike says what a JSON object is that holds no statement. cause is why
@@ -304,6 +327,12 @@ func looksLike(raw []byte, cause error) error {
 		return unsupported("SPDX bill of materials", wanted)
 	case h.SpecVersion != nil:
 		return unsupported("CloudEvent", wanted)
+	case h.OldBundle != nil:
+		return unsupported("bundle of cosign's own, older format", "it does not hold what was signed; cosign makes Sigstore bundles with --new-bundle-format")
+	case h.Critical != nil:
+		return unsupported("claim of a signature on an image (simple signing)", "it states no step; "+wanted)
+	case h.Signed != nil && strings.Contains(string(h.Signed), `"link"`):
+		return unsupported("in-toto link of before statements", "want an in-toto statement of the type "+LinkV03)
 	case cause != nil:
 		return cause
 	}

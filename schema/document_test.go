@@ -15,7 +15,9 @@ const (
 	wholeEnvelope = `{ "payloadType": "application/vnd.in-toto+json",
   "payload": "eyJfdHlwZSI6Imh0dHBzOi8vaW4tdG90by5pby9TdGF0ZW1lbnQvdjEiLCJzdWJqZWN0IjpbeyJkaWdlc3QiOnsic2hhMjU2IjoiOWY4NmQwODE4ODRjN2Q2NTlhMmZlYWEwYzU1YWQwMTVhM2JmNGYxYjJiMGI4MjJjZDE1ZDZjMTViMGYwMGEwOCJ9fV0sInByZWRpY2F0ZVR5cGUiOiJodHRwczovL2V4YW1wbGUuY29tL3AvdjEifQ==",
   "signatures": [{"keyid": "k", "sig": "AA=="}] }`
-	wholeBundle = `{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","dsseEnvelope":` + wholeEnvelope + `,"verificationMaterial":{"certificate":{"rawBytes":"AQI="}}}`
+	wholeBundle = `{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","dsseEnvelope":` + wholeEnvelope + `,"verificationMaterial":{"certificate":{"rawBytes":"` + certificate64 + `"}}}`
+	// certificate64 is one that nobody but its own key signed.
+	certificate64 = "MIIBczCCARmgAwIBAgIUN/55/8n/DW/4dOnehg1+Z6Zu+8AwCgYIKoZIzj0EAwIwDzENMAsGA1UEAwwEdGVzdDAeFw0yNjExMjcxOTI5MzdaFw0zNjExMjQxOTI5MzdaMA8xDTALBgNVBAMMBHRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAR43g1ZZ3sMZPRxZpteKX0Cqh1AqwqsIiWLSPa1x+JDKOl0HbpC2pSz5CP/I1cMFSH/b4tB8/sgKd+shG+k3gPDo1MwUTAdBgNVHQ4EFgQUhZoa4mc7poIHVXVcBBdwrN/Z30AwHwYDVR0jBBgwFoAUhZoa4mc7poIHVXVcBBdwrN/Z30AwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiEAws7FlhKa8gbFIK7FTACVZwttuieW38kXOK/AOe0MjYgCIHxTptqZ2yB4nXU6e9J+XbHyntnruuezJatHxVFxFNux"
 )
 
 func TestParseDocument(t *testing.T) {
@@ -92,7 +94,7 @@ func TestParseDocumentRefuses(t *testing.T) {
 		{`{"provenance_summary":{"provenance":[]}}`, "empty Google Cloud provenance summary: not supported" + want, true},
 		{`{"provenance_summary":{"provenance":[{"kind":"BUILD"}]}}`, "provenance_summary.provenance.0.envelope: missing; the statement would be here", false},
 		{`{"attestations":[{"bundle":null}]}`, "attestations.0.bundle: missing; the statement would be here", false},
-		{`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","messageSignature":{}}`, "dsseEnvelope: missing; a Sigstore bundle over a bare message signature states nothing", false},
+		{`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","messageSignature":{}}`, "dsseEnvelope: missing; the bundle signs bytes with a bare message signature, which states nothing about them; sign a statement", false},
 		{`{"payloadType":"text/plain","payload":"AA==","signatures":[]}`, `payloadType: "text/plain" is not an in-toto statement; want "application/vnd.in-toto+json"`, false},
 		{`{"payloadType":"application/vnd.in-toto+json","payload":"AA==","signatures":[]}`, `not valid JSON at byte 0: invalid character '\x00' at start of value`, false},
 		{`{"_type":7}`, "_type: a JSON number is not allowed here", false},

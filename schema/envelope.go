@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"encoding/base64"
+	"encoding/hex"
 	"strconv"
 	"strings"
 
@@ -140,14 +141,48 @@ func decodeEnvelope(raw []byte) (env envelopeJSON, certificate []byte, err error
 	if err := decode(raw, &probe); err != nil {
 		return env, nil, err
 	}
-	if !strings.HasPrefix(probe.MediaType, "application/vnd.dev.sigstore.bundle") {
+	if !isSigstore(probe.MediaType) {
 		err := decode(raw, &env)
 		return env, nil, err
 	}
 	if probe.DSSE == nil {
-		return env, nil, fieldErrorf("dsseEnvelope", "missing; a Sigstore bundle over a bare message signature states nothing")
+		return env, nil, &BareSignatureError{probe.signed()}
 	}
 	return *probe.DSSE, probe.leafCertificate(), nil
+}
+
+// BareSignatureError says that a Sigstore bundle signs bytes and no statement.
+type BareSignatureError struct {
+	Digest Key // of the bytes; "" where the bundle does not say
+}
+
+func (e *BareSignatureError) Error() string { return e.Unwrap().Error() }
+
+// Unwrap is the same as a *FieldError.
+func (e *BareSignatureError) Unwrap() error {
+	what := "bytes"
+	if e.Digest != "" {
+		what = "the bytes " + string(e.Digest)
+	}
+	return fieldErrorf("dsseEnvelope", "missing; the bundle signs %s with a bare message signature, which states nothing about them; sign a statement", what)
+}
+
+// signed is the digest of the bytes that a bare message signature signs.
+func (b *bundleJSON) signed() Key {
+	var m struct {
+		MessageDigest struct {
+			Algorithm string `json:"algorithm"`
+			Digest    []byte `json:"digest"`
+		} `json:"messageDigest"`
+	}
+	if decode(b.MessageSignature, &m) != nil {
+		return ""
+	}
+	alg, ok := map[string]string{"SHA2_256": SHA256, "SHA2_384": SHA384, "SHA2_512": SHA512}[m.MessageDigest.Algorithm]
+	if k := alg + ":" + hex.EncodeToString(m.MessageDigest.Digest); ok && checkDigest(alg, Key(k).Hex()) == nil {
+		return Key(k)
+	}
+	return ""
 }
 
 func (b *bundleJSON) leafCertificate() []byte {

@@ -71,7 +71,7 @@ func TestParseEnvelopeBesideABundle(t *testing.T) {
 		`{"payloadType":"t","payload":"AA==","signatures":[],"verificationMaterial":7}`:                                                      "verificationMaterial: a JSON number is not allowed here",
 		`{"payloadType":"t","payload":"AA==","signatures":[],"mediaType":"x","unknown":{"payload":"AQ=="}}`:                                  "t",
 		`{"payloadType":"t","payload":7,"signatures":[],"mediaType":"x"}`:                                                                    "payload: a JSON number is not allowed here",
-		`{"payloadType":"t","payload":"AA==","signatures":[],` + bundle + `}`:                                                                "dsseEnvelope: missing; a Sigstore bundle over a bare message signature states nothing",
+		`{"payloadType":"t","payload":"AA==","signatures":[],` + bundle + `}`:                                                                "dsseEnvelope: missing; the bundle signs bytes with a bare message signature, which states nothing about them; sign a statement",
 		`{` + bundle + `,"dsseEnvelope":{"payloadType":"u","payload":"AQ==","signatures":[]},"messageSignature":{"signature":"AA=="}}`:       "u",
 		`{` + bundle + `,"dsseEnvelope":{"payloadType":"u","payload":"AQ==","signatures":[]},"payloadType":"t","payload":"","signatures":7}`: "u",
 	} {
@@ -105,7 +105,7 @@ func TestParseEnvelopeRefuses(t *testing.T) {
 		`{"payloadType":"t","payload":"AA==","signatures":[]`:                                 "not valid JSON at byte 51: unexpected EOF",
 		`{"payloadType":"t","payload":"AA==","signatures":[]} x`:                              "not valid JSON at byte 53: invalid character 'x' after top-level value",
 		`{"payloadType":"t","payload":"AA==","signatures":[` + sigs(65) + `]}`:                "signatures: has 65; the limit is 64",
-		`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","messageSignature":{}}`: "dsseEnvelope: missing; a Sigstore bundle over a bare message signature states nothing",
+		`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","messageSignature":{}}`: "dsseEnvelope: missing; the bundle signs bytes with a bare message signature, which states nothing about them; sign a statement",
 	} {
 		if _, err := ParseEnvelope([]byte(raw)); message(err) != want {
 			t.Errorf("ParseEnvelope(%s)\n got: %v\nwant: %s", raw, err, want)

@@ -167,6 +167,18 @@ func (s Statement) Facts() (*Facts, error) {
 			b.f.Summary = "verification of " + p.ResourceURI + ": " + p.VerificationResult
 			return nil
 		})
+	case VSAv02, VSAv01:
+		err = predicate(s, false, func(p *vsaV0) error {
+			b.subjects(s, "")
+			b.f.At = p.TimeVerified
+			b.f.Summary = "verification of " + p.ResourceURI + ": " + p.VerificationResult
+			return nil
+		})
+	case ModelSignatureV1:
+		err = predicate(s, false, func(p *ModelSignature) error { return b.modelSignature(s, p) })
+	case ModelDigestsV01:
+		b.subjects(s, "file")
+		b.f.Summary = fmt.Sprintf("signature on %d files of a model", len(s.Subject))
 	case GenesisV1:
 		err = predicate(s, true, func(p *Genesis) error {
 			b.subjects(s, "key")

@@ -55,13 +55,16 @@ func (g *Genesis) check() error {
 	return nil
 }
 
-// Trust says that a key is trusted, or no longer, or that it takes the place
-// of one of the ledger's own. The subject is the key.
+// Trust says that a key or an identity is trusted, or no longer, or that an
+// identity is recognized, so that signatures by it are checked and shown without
+// being trusted, or that a key takes the place of one of the ledger's own. The
+// subject is the key, or the identity's canonical JSON.
 type Trust struct {
-	Action         string    `json:"action"`                   // "trust", "revoke" or "rotate"
+	Action         string    `json:"action"`                   // "trust", "revoke", "recognize" or "rotate"
 	Role           string    `json:"role,omitempty"`           // of a rotation: whose place the key takes, "log" or "observer"
-	KeyID          string    `json:"keyID"`                    // SSH SHA256 fingerprint
-	Key            string    `json:"key"`                      // PEM
+	KeyID          string    `json:"keyID"`                    // SSH SHA256 fingerprint of the key, or the ID of the identity
+	Key            string    `json:"key,omitempty"`            // PEM; none for an identity
+	Identity       *Identity `json:"identity,omitempty"`       // instead of a key: whose certificates are trusted
 	Name           string    `json:"name,omitempty"`           // who holds it, in words
 	Namespaces     []string  `json:"namespaces,omitempty"`     // where; empty for everywhere
 	PredicateTypes []string  `json:"predicateTypes,omitempty"` // for what; empty for everything
@@ -80,8 +83,8 @@ const (
 func (t *Trust) check() error {
 	rotates := t.Action == "rotate"
 	switch {
-	case !rotates && t.Action != "trust" && t.Action != "revoke":
-		return fieldErrorf("action", "%q is neither trust nor revoke nor rotate", clip(t.Action))
+	case !rotates && t.Action != "trust" && t.Action != "revoke" && t.Action != "recognize":
+		return fieldErrorf("action", "%q is neither trust nor revoke nor recognize nor rotate", clip(t.Action))
 	case !rotates && (t.Role != "" || t.Replaces != ""):
 		return fieldErrorf("role", "only a rotation has one, and a key that it replaces")
 	case rotates && t.Role != RoleLog && t.Role != RoleObserver:
@@ -92,10 +95,60 @@ func (t *Trust) check() error {
 		return fieldErrorf("notBefore", "missing; a rotation says from when the key is in force")
 	case t.KeyID == "":
 		return fieldErrorf("keyID", "missing")
-	case t.Key == "":
-		return fieldErrorf("key", "missing")
+	case t.Key == "" && t.Identity == nil:
+		return fieldErrorf("key", "missing; the statement is about a key or an identity")
+	case t.Key != "" && t.Identity != nil:
+		return fieldErrorf("identity", "stands beside a key; the statement is about one of them")
+	case t.Action == "recognize" && t.Identity == nil:
+		return fieldErrorf("identity", "missing; only an identity is recognized")
+	case rotates && t.Identity != nil:
+		return fieldErrorf("identity", "cannot take the place of a key")
 	case t.Action == "revoke" && t.NotAfter.IsZero():
 		return fieldErrorf("notAfter", "missing; a revocation says from when the key is not trusted")
+	}
+	if t.Identity == nil {
+		return nil
+	}
+	if err := t.Identity.check(); err != nil {
+		return under("identity", err)
+	}
+	if id := t.Identity.ID(); t.KeyID != id {
+		return fieldErrorf("keyID", "is not the ID of the identity, %q", clip(id))
+	}
+	return nil
+}
+
+// Identity is somebody who signs with short-lived certificates that a Sigstore
+// certificate authority issues to whom a login service vouches for. The trusted
+// root is part of it: without the authorities and logs that are believed, a
+// certificate says nothing.
+type Identity struct {
+	Subject     string `json:"subject"`     // an e-mail address or a URI, exactly as certificates name it
+	Issuer      string `json:"issuer"`      // URL of the login service, exactly as certificates name it
+	TrustedRoot string `json:"trustedRoot"` // Sigstore trusted root in JSON, as it was given
+}
+
+// MaxTrustedRoot is how many bytes a trusted root may have. That of the public
+// instance has seven thousand.
+const MaxTrustedRoot = 256 << 10
+
+// ID names the identity, in the place of a key ID: subject, issuer, and the
+// SHA-256 of the trusted root, since the same name under other authorities is
+// somebody else.
+func (i *Identity) ID() string {
+	return i.Subject + " by " + i.Issuer + " under " + string(BytesKey([]byte(i.TrustedRoot)))
+}
+
+func (i *Identity) check() error {
+	switch {
+	case i.Subject == "":
+		return fieldErrorf("subject", "missing")
+	case i.Issuer == "":
+		return fieldErrorf("issuer", "missing")
+	case i.TrustedRoot == "":
+		return fieldErrorf("trustedRoot", "missing")
+	case len(i.TrustedRoot) > MaxTrustedRoot:
+		return fieldErrorf("trustedRoot", "has %d bytes; the limit is %d", len(i.TrustedRoot), MaxTrustedRoot)
 	}
 	return nil
 }

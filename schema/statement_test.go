@@ -104,7 +104,7 @@ func TestPredicatesRefuse(t *testing.T) {
 		{GenesisV1, `"format":1`, `"format":2`, "predicate.format: 2 is not a format this program knows; it reads 1"},
 		{GenesisV1, `"format":1`, `"format":"1"`, "predicate.format: a JSON string is not allowed here"},
 		{GenesisV1, `"format":1`, `"format":1,"extra":0`, "predicate.extra: unknown field"},
-		{TrustV1, `"action":"trust"`, `"action":"believe"`, `predicate.action: "believe" is neither trust nor revoke nor rotate`},
+		{TrustV1, `"action":"trust"`, `"action":"believe"`, `predicate.action: "believe" is neither trust nor revoke nor recognize nor rotate`},
 		{TrustV1, `"notAfter":"2027-01-01T00:00:00Z"`, `"notAfter":"tomorrow"`, "*predicate.notAfter: "},
 		{CoverageV1, `"to":"2026-01-02T04:00:00Z"`, `"to":"2025-01-02T04:00:00Z"`, "predicate.to: 2025-01-02T04:00:00Z is before from, 2026-01-02T03:00:00Z"},
 		{CoverageV1, `"count":12`, `"count":-1`, "predicate.count: -1 is negative"},
@@ -218,10 +218,16 @@ func FuzzParseDocument(f *testing.F) {
 		f.Add(raw)
 		f.Add(bytes.Join([][]byte{raw, raw}, []byte("\n")))
 	}
-	for _, file := range corpusSeeds("slsa", "tekton", "openlineage", "argo") {
+	for _, file := range corpusSeeds("slsa", "sigstore/*", "tekton", "openlineage", "argo") {
 		if raw, err := os.ReadFile(file); err == nil {
 			f.Add(raw)
 		}
+	}
+	for _, version := range []string{"0.1", "0.2", "0.3"} {
+		f.Add([]byte(bundleOf(version, bareStatement)))
+	}
+	for _, predicate := range []string{ModelSignatureV1, VSAv1, VSAv02, SCAIv03, LinkV03} {
+		f.Add([]byte(statementOf(predicate, `{"resources":[{"name":"a:0:1","algorithm":"sha256","digest":"`+hello+`"}],"serialization":{"method":"shards","hash_type":"sha256"},"attributes":[{"attribute":"a"}],"name":"n"}`)))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		docs, err := ParseDocument(raw)

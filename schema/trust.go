@@ -85,7 +85,8 @@ func (h *TrustHistory) observes(id string, at time.Time) bool {
 	return false
 }
 
-// Keys returns the PEM of every key that a trust entry names, by key ID.
+// Keys returns the PEM of every key that a trust entry names, by key ID; of an
+// identity "".
 func (h *TrustHistory) Keys() map[string]string {
 	pems := make(map[string]string, len(h.keys))
 	for id, ts := range h.keys {
@@ -116,7 +117,7 @@ func (h *TrustHistory) Grade(header Header, predicateType string, signers []stri
 func (h *TrustHistory) trusts(id string, header Header, predicateType string) bool {
 	ok := false
 	for _, t := range h.keys[id] {
-		if t.Action == "rotate" {
+		if t.Action == "rotate" || t.Action == "recognize" {
 			continue // says whose key it is, not that it is trusted
 		}
 		if t.Action == "revoke" {

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/retrace-ledger/retrace/client"
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
 	"github.com/retrace-ledger/retrace/lineage"
@@ -176,7 +175,7 @@ func (l slowLedger) Entries(ctx context.Context, from int64) iter.Seq2[schema.En
 func TestServeBeforeTheGraph(t *testing.T) {
 	made := ledgertest.New(t)
 	log := slowLedger{made.Ledger, make(chan struct{})}
-	graph, err := lineage.Open(t.TempDir(), log, verify.Signers, keys.ParsePublic)
+	graph, err := lineage.Open(t.TempDir(), log, verify.Signers, verify.Trusted)
 	if err != nil {
 		t.Fatal(err)
 	}

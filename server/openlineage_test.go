@@ -30,7 +30,7 @@ func events(t *testing.T) []string {
 	return strings.Split(strings.TrimSpace(string(raw)), "\n")
 }
 
-func (w *world) event(line string) {
+func (w *world) send(line string) {
 	w.t.Helper()
 	if status, body := w.call("POST", "/api/v1/lineage", line, w.bearer(), "Content-Type: application/json"); status != http.StatusCreated {
 		w.t.Fatalf("an event was answered with %d: %s", status, body)
@@ -92,7 +92,7 @@ func TestOpenLineageOrders(t *testing.T) {
 	lines := events(t)
 	first := newWorld(t, quick())
 	for _, line := range lines {
-		first.event(line)
+		first.send(line)
 	}
 	var want []string
 	for deadline := time.Now().Add(20 * time.Second); len(want) < 4 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -125,7 +125,7 @@ func TestOpenLineageOrders(t *testing.T) {
 						t.Fatalf("a compressed event was answered with %d: %s", status, body)
 					}
 				default:
-					w.event(line)
+					w.send(line)
 				}
 				if seed%2 == 1 && rnd.IntN(3) == 0 {
 					time.Sleep(time.Duration(rnd.IntN(150)) * time.Millisecond) // what comes now is late
@@ -177,7 +177,7 @@ func TestOpenLineageRefused(t *testing.T) {
 // power may.
 func TestOpenLineageTorn(t *testing.T) {
 	w := newWorld(t, server.Options{})
-	w.event(events(t)[0])
+	w.send(events(t)[0])
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestOpenLineageTorn(t *testing.T) {
 	}
 	f.Close()
 	w = w.again(t, quick())
-	w.event(events(t)[8])
+	w.send(events(t)[8])
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if told := w.told(); len(told) == 1 && strings.Contains(told[0], "nightly claimed") {
 			break

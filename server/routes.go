@@ -47,6 +47,7 @@ func (s *Server) routes(fromElsewhere bool) http.Handler {
 	handle("PUT /v1/content/{key}/alias", s.putAlias, RoleRecorder)
 	handle("GET /v1/sources", s.getSources, RoleReader)
 	handle("GET /v1/restorations/{file}", s.getRestoration, RoleRestorer)
+	handle("POST /webhooks/cloudevents", s.postCloudEvents, RoleRecorder)
 	if s.opt.Hook != nil {
 		handle("POST /webhooks/{name}", s.postWebhook) // each source checks its own signature
 	}

@@ -77,7 +77,10 @@ type Options struct {
 	// Settle is how long an ended run of OpenLineage waits for events that are
 	// late, Overdue how long one that does not end; ten seconds and a day if 0.
 	Settle, Overdue time.Duration
-	Logger          *slog.Logger // slog.Default if nil
+	// Wake says how many sources are watched that a CloudEvent with this source and
+	// subject is about, and with now has them looked at. Nil if none are watched.
+	Wake   func(source, subject string, now bool) int
+	Logger *slog.Logger // slog.Default if nil
 }
 
 // Server serves one ledger over HTTP.

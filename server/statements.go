@@ -16,6 +16,7 @@ import (
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/graphql"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 // maxBody is how many bytes a request with statements may have: a whole batch
@@ -46,6 +47,14 @@ func (s *Server) postStatements(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
+	// What a watcher read is recorded as it is, and graded: one odd bundle in a
+	// registry stops no source.
+	if len(batch.Cursors) == 0 {
+		if err := s.checkIdentities(batch.Envelopes); err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+	}
 	receipt, err := s.measured().Append(r.Context(), batch)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -58,11 +67,28 @@ func (s *Server) postStatements(w http.ResponseWriter, r *http.Request) {
 	s.answerJSON(w, r, receipt)
 }
 
+// checkIdentities refuses bundles that pass themselves off as signed by an
+// identity that the ledger knows.
+func (s *Server) checkIdentities(envelopes []schema.Envelope) error {
+	for i, env := range envelopes {
+		if err := verify.CheckIdentity(env, s.graph.Keys()); err != nil {
+			if len(envelopes) == 1 {
+				return err
+			}
+			return below("envelopes."+strconv.Itoa(i), err)
+		}
+	}
+	return nil
+}
+
+// inTotoBundle is JSON Lines of envelopes (in-toto/attestation, bundle.md).
+const inTotoBundle = "application/vnd.in-toto.bundle"
+
 // readJSON reads a body that is JSON or JSON Lines. Types that a form of a web
 // page could send are refused.
 func readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || !strings.HasPrefix(media, "application/") || !strings.Contains(media, "json") {
+	if err != nil || !strings.HasPrefix(media, "application/") || !strings.Contains(media, "json") && media != inTotoBundle {
 		return nil, badInput("Content-Type", "has to be a JSON type, such as application/json")
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

@@ -15,6 +15,7 @@ import (
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/server"
+	"github.com/retrace-ledger/retrace/verify/sigstore/sigstoretest"
 )
 
 func TestPostDocuments(t *testing.T) {
@@ -27,6 +28,8 @@ func TestPostDocuments(t *testing.T) {
 		{"envelope", "application/vnd.dsse.envelope.v1+json", string(env.Raw), 1},
 		{"statement", "application/vnd.in-toto+json", string(ledgertest.Claim(t, "two").Payload), 1},
 		{"JSON lines", "application/x-ndjson", string(ledgertest.Claim(t, "three").Raw) + "\n" + string(ledgertest.Claim(t, "four").Raw) + "\n", 2},
+		{"bundle of in-toto", "application/vnd.in-toto.bundle", string(ledgertest.Claim(t, "seven").Raw) + "\n", 1},
+		{"bundle of Sigstore", "application/vnd.dev.sigstore.bundle+json;version=0.1", string(sigstoretest.New(t).Bundle("0.1", "ada@example.com", "https://login.example.com", ledgertest.Claim(t, "eight").Payload)), 1},
 		{"batch with an envelope as it stands", "application/json", fmt.Sprintf(`{"source":"s","envelopes":[%s]}`, ledgertest.Claim(t, "five").Raw), 1},
 		{"batch in base64", "application/json", fmt.Sprintf(`{"namespace":"n","envelopes":[%q]}`, base64.StdEncoding.EncodeToString(ledgertest.Claim(t, "six").Raw)), 1},
 	}

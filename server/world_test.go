@@ -14,7 +14,6 @@ import (
 
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/content"
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger/ledgertest"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/server"
@@ -38,7 +37,7 @@ func newWorld(t *testing.T, opt server.Options) *world {
 	t.Helper()
 	w := &world{World: ledgertest.New(t), t: t, dir: t.TempDir()}
 	ctx := t.Context()
-	graph, err := lineage.Open(filepath.Join(w.dir, "lineage"), w.Ledger, verify.Signers, keys.ParsePublic)
+	graph, err := lineage.Open(filepath.Join(w.dir, "lineage"), w.Ledger, verify.Signers, verify.Trusted)
 	if err != nil {
 		t.Fatal(err)
 	}

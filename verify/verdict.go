@@ -213,7 +213,7 @@ func (c *checkState) entry(e schema.Entry) error {
 	if err := schema.DecodePredicate(s, true, &t); err != nil {
 		return &MalformedError{What: what, Err: err}
 	}
-	pub, err := keys.ParsePublic([]byte(t.Key))
+	pub, err := Trusted(t)
 	if err != nil || pub.ID != t.KeyID {
 		return nil // states a key under another key's ID: trusts nobody
 	}

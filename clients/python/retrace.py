@@ -860,12 +860,16 @@ class _Entry:
         envelope = _unjson(raw)
         if not _fits(envelope, _SIGSTORE, strict=False) or len(raw) > _MOST_BYTES:
             raise ValueError("an entry is not an envelope")
+        certificate = b""  # of a Sigstore bundle that carries one
         if (envelope.get("mediaType") or "").startswith("application/vnd.dev.sigstore.bundle"):
-            envelope = envelope["dsseEnvelope"]
+            material = envelope.get("verificationMaterial") or {}
+            certificates = [material["certificate"]] if material.get("certificate") else (material.get("x509CertificateChain") or {}).get("certificates") or [{}]
+            certificate, envelope = base64.b64decode(certificates[0].get("rawBytes") or ""), envelope["dsseEnvelope"]
         if not _fits(envelope, _ENVELOPE, strict=False) or envelope["signatures"] is None or len(envelope["signatures"]) > 64:
             raise ValueError("an entry is not an envelope")
         payload, kind = _any_base64(envelope["payload"]), envelope["payloadType"]
         self.signatures = [_any_base64(s["sig"]) for s in envelope["signatures"]]
+        self.certificate = certificate
         self.message = b"DSSEv1 %d %s %d %s" % (len(kind.encode()), kind.encode(), len(payload), payload)
         self.statement = self.facts = None
         if not re.fullmatch(r"application/vnd\.in-toto(\..*)?\+json", kind, re.DOTALL):
@@ -880,7 +884,13 @@ class _Entry:
             pass
 
     def signed(self, public):
-        return any(_signed(public, s, self.message) for s in self.signatures)
+        """Whether a key signed it. Of an identity, which is a dict, it can only be said
+        that it did not: certificates are not verified here."""
+        if not isinstance(public, dict):
+            return any(_signed(public, s, self.message) for s in self.signatures)
+        if not self.certificate or _certified(self.certificate) not in (None, (public["subject"], public["issuer"])):
+            return False
+        raise _Unknown(f"whether {public['subject']} signed an entry is for `retrace verify` to say: this module does not verify certificates of Sigstore")
 
     def predicate(self, kind):
         """The predicate, where the statement is of this one of retrace's types and has its
@@ -970,10 +980,13 @@ class _Facts:
         self._subjects(subjects)
 
     def _trust(self, subjects, p, _statement):
-        action, place = p.get("action"), (p.get("role"), p.get("replaces"))
-        known = {"trust": not any(place), "revoke": not any(place) and p.get("notAfter"), "rotate": place[0] in ("log", "observer") and place[1] and p.get("notBefore")}
-        if not known.get(action) or not p.get("keyID") or not p.get("key"):
-            raise ValueError("it does not say what becomes of which key, or since when")
+        action, place, identity = p.get("action"), (p.get("role"), p.get("replaces")), p.get("identity")
+        known = {"trust": not any(place), "revoke": not any(place) and p.get("notAfter"), "recognize": not any(place) and identity,
+                 "rotate": place[0] in ("log", "observer") and place[1] and p.get("notBefore") and not identity}
+        if not known.get(action) or not p.get("keyID") or bool(p.get("key")) == bool(identity):
+            raise ValueError("it does not say what becomes of which key or identity, or since when")
+        if identity and (p["keyID"] != _identity_id(identity) or len(identity["trustedRoot"].encode()) > 256 << 10):
+            raise ValueError("it states an identity under the ID of another")
         self._subjects(subjects)
 
     def _coverage(self, subjects, p, _statement):
@@ -1052,6 +1065,24 @@ class _Facts:
             self._relate(key, at, "located")
             self._relate(at, key, "holds")
         self.names.append(("snapshot:" + source, key, "", False))
+
+    def _signed_model(self, subjects, p, _statement):
+        """The files of a model that is signed as the OpenSSF does. One that is signed in several shards has no digest of its own."""
+        parts, resources = [], p.get("resources") or []
+        for r in resources:
+            shard = re.fullmatch(r"(.+):\+?(\d+):\+?(\d+)", r["name"], re.DOTALL | re.ASCII) if p["serialization"]["method"] == "shards" else None
+            path, start, end = (shard[1], int(shard[2]), int(shard[3])) if shard else (r["name"], 0, 0)
+            algorithm = r["algorithm"].partition("-sharded-")[0]
+            if bool(shard) != (p["serialization"]["method"] == "shards") or start > end or not _is_path(path) or path == "." or not _is_digest(algorithm, r["digest"]) or len(r["digest"]) % 2:
+                raise ValueError("a file of a signed model has a path and a digest")
+            parts.append((path, start, f"{algorithm}:{r['digest']}"))
+        root = hashlib.sha256(b"".join(bytes.fromhex(r["digest"]) for r in resources)).hexdigest()
+        if len(subjects) != 1 or not subjects[0].get("name") or not parts or len(parts) > _MOST_SUBJECTS or len({r["name"] for r in resources}) != len(resources) or subjects[0]["digest"].get("sha256") != root:
+            raise ValueError("the subject is not the model that is made of these files")
+        key, paths = self._subjects(subjects), collections.Counter(path for path, _, _ in parts)
+        for path, start, file in parts:
+            if paths[path] == 1 and start == 0 and file not in _EMPTY:
+                self._relate(key, self._of(file), "partOf")
 
     def _model(self, subjects, p, _statement):
         key, at = self._subjects(subjects), p.get("resource")
@@ -1542,9 +1573,15 @@ _PREDICATES = {
     "https://slsa.dev/verification_summary/v1": ({
         "verifier": {"id": _WORD, "version": {str: str}}, "timeVerified": _moment, "resourceUri": _WORD, "policy": _DESCRIPTOR, "inputAttestations": [_DESCRIPTOR],
         "verificationResult": "PASSED|FAILED", "verifiedLevels": [str], "dependencyLevels": {str: int}, "slsaVersion": str, "retrace_reasons": [str]}, _Facts._subjects),
+    **{f"https://slsa.dev/verification_summary/v0.{n}": ({
+        "verifier": {"id": _WORD, "version": {str: str}}, "time_verified": _moment, "resource_uri": _WORD, "policy": _DESCRIPTOR, "verification_result": "PASSED|FAILED",
+        "policy_level": str}, _Facts._subjects) for n in (1, 2)},
+    "https://model_signing/signature/v1.0": ({
+        "resources": [{"name": _WORD, "algorithm": _WORD, "digest": _WORD}],
+        "serialization": {"method": "files|shards", "hash_type": _WORD, "allow_symlinks": bool, "ignore_paths": [str], "shard_size": int}}, _Facts._signed_model),
     "genesis/v1": ({"format": int, "origin": str, "logKey": str, "observerKey": str}, _Facts._genesis),
     "trust/v1": ({
-        "action": str, "role": str, "keyID": str, "key": str, "name": str, "namespaces": [str], "predicateTypes": [str],
+        "action": str, "role": str, "keyID": str, "key": str, "identity?": {"subject": _WORD, "issuer": _WORD, "trustedRoot": _WORD}, "name": str, "namespaces": [str], "predicateTypes": [str],
         "notBefore": _moment, "notAfter": _moment, "replaces": str, "reason": str}, _Facts._trust),
     "config/v1": ({"setting": _WORD, "values": {str: str}, "previous": _HASH}, _Facts._subjects),
     "coverage/v1": ({
@@ -1591,7 +1628,7 @@ def _graded(entry, keys, trusts, observers):
     """How we know what an entry states."""
     at, grade = _time(entry.header["recordedAt"]), "claimed"
     in_force = next((key for key, since in reversed(observers[1:]) if at >= since), observers[0][0])
-    for name, public in keys.items():
+    for name, public in sorted(keys.items(), key=lambda k: isinstance(k[1], dict)):  # keys first, of which all can be said
         stated = trusts.get(name, [])
         if name != in_force and _trusted(stated, at, entry) and entry.signed(public):
             return "attested"
@@ -1680,12 +1717,35 @@ def _public(pem):
 
 
 def _public_of(trust):
-    """The key that a trust entry is about, with its ID; none if it states one under the ID of another."""
+    """The key or identity that a trust entry is about, with its ID; none if it states one under the ID of another."""
+    if trust.get("identity"):
+        return trust["identity"], trust["keyID"]
     try:
         public = _public(trust["key"])
     except ValueError:
         return None, ""
     return (public, trust["keyID"]) if _key_id(public) == trust["keyID"] else (None, "")
+
+
+def _identity_id(identity):
+    return f"{identity['subject']} by {identity['issuer']} under {_sha256_key(identity['trustedRoot'].encode())}"
+
+
+def _certified(der):
+    """Whom a certificate of Sigstore names, and the login service that vouched for
+    them (Fulcio's extensions); nothing if that cannot be told."""
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        subject = (names.get_values_for_type(x509.UniformResourceIdentifier) or names.get_values_for_type(x509.RFC822Name))[0]
+        extensions = {e.oid.dotted_string: e.value for e in certificate.extensions}
+        issuer = extensions.get("1.3.6.1.4.1.57264.1.8")  # a UTF8String; the older one is the text itself
+        text = issuer.value[2:] if issuer and issuer.value[0] == 12 and issuer.value[1] == len(issuer.value) - 2 else extensions["1.3.6.1.4.1.57264.1.1"].value
+        return subject, text.decode()
+    except (ValueError, KeyError, IndexError, x509.ExtensionNotFound):
+        return None
 
 
 def _key_id(public):

@@ -321,6 +321,50 @@ class Prove(World):
                 v = retrace.verify(self.changed(lambda d: [e.update(evidence=other) for e in d["claim"]["edges"]]), self.key)
                 self.assertIs(v.ok, False, (grade, other))
 
+    def test_identities(self):
+        """Certificates are not verified here: what rests on one could not be checked."""
+        need(self, "cryptography")
+        corpus = ROOT.parent / "shared/corpus/sigstore/intoto-with-custom-trust-root"
+        if not corpus.exists():
+            if os.environ.get("RETRACE_TEST_NOSKIP") == "1":
+                raise FileNotFoundError(corpus)
+            self.skipTest("../shared/corpus is not beside this clone")
+        beacon = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main"
+        made = "sha256:" + hashlib.sha256((corpus / "artifact").read_bytes()).hexdigest()
+        self.run_retrace("record", str(corpus / "bundle.sigstore.json"))
+
+        def trust(subject, *more):
+            self.run_retrace("keys", "trust", "--trusted-root", str(corpus / "trusted_root.json"), "--certificate-oidc-issuer", "https://token.actions.githubusercontent.com",
+                             "--certificate-identity", subject, *more)
+
+        trust("ada@example.com")
+        trust(beacon, "--type", "https://example.com/other/v1")
+        lineage = self.client.lineage(made)
+        self.assertEqual({e["evidence"] for e in lineage.edges}, {"claimed"})
+        self.assertTrue(lineage.verify(self.key), lineage.verify(self.key))
+        trust(beacon, "--name", "beacon")
+        lineage = self.client.lineage(made)
+        self.assertEqual({e["evidence"] for e in lineage.edges}, {"attested"})
+        v = lineage.verify(self.key)
+        self.assertIs(v.ok, None, v)
+        self.assertIn("does not verify certificates", repr(v))
+
+    def test_signed_model(self):
+        """A model that is signed as the OpenSSF does is made of its files."""
+        need(self, "cryptography")
+        model = hashlib.sha256(pathlib.Path("model.bin").read_bytes()).hexdigest()
+        root = hashlib.sha256(bytes.fromhex(model)).hexdigest()
+        for name in ("model.bin", "weights/model.bin:0:4"):
+            shards = ":" in name
+            pathlib.Path("signed.json").write_text(json.dumps(in_toto("https://model_signing/signature/v1.0", {
+                "resources": [{"name": name, "algorithm": "sha256-sharded-8" if shards else "sha256", "digest": model}],
+                "serialization": {"method": "shards" if shards else "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": ["model.sig"]},
+            }, {"name": "forecast", "digest": {"sha256": root}})))
+            self.run_retrace("record", "signed.json")
+        self.lineage = self.client.lineage("sha256:" + root)
+        self.assertIn(("sha256:" + root, "sha256:" + model, "partOf"), {(e["from"], e["to"], e["relation"]) for e in json.loads(self.lineage.proof)["claim"]["edges"]})
+        self.assertTrue(self.lineage.verify(self.key), self.lineage.verify(self.key))
+
     def test_another_key(self):
         other = tempfile.mkdtemp(dir=TMP)
         self.run_retrace("--dir", other + "/x", "init")
@@ -523,7 +567,7 @@ def samples():
         in_toto("https://slsa.dev/provenance/v0.1", {"builder": {"id": "b"}, "recipe": {"type": "t", "definedInMaterial": 1, "entryPoint": "e"}, "metadata": {"buildFinishedOn": when},
                 "materials": [thing("data", "d"), {"uri": "pkg:x/y.git", "digest": {"sha1": "b" * 40}}]}, thing("image", "5")),
         in_toto("https://in-toto.io/attestation/link/v0.3", {"name": "n", "command": ["c"], "materials": [thing("model", "a"), {"content": base64.b64encode(b"inline").decode()}]}, thing("blob", "e", "gitBlob")),
-        in_toto("https://slsa.dev/verification_summary/v1", {"verifier": {"id": "v"}, "timeVerified": when, "resourceUri": "u", "policy": {}, "verificationResult": "PASSED", "verifiedLevels": []},
+        in_toto("https://slsa.dev/verification_summary/v1", {"verifier": {"id": "v"}, "timeVerified": when, "resourceUri": "u", "policy": {"uri": "p"}, "verificationResult": "PASSED", "verifiedLevels": []},
                 {"name": "m", "digest": {"sha256": "a" * 64, "sha1": "a" * 40}}),
         in_toto("config/v1", {"setting": "s", "values": {"a": "b"}, "previous": "a" * 64}, thing("c", "3")),
         in_toto("coverage/v1", {"source": "s", "from": when, "to": "2026-01-01T00:00:00Z", "count": 1, "recorded": 1, "refused": [{"object": "o", "reason": "r", "digest": "sha256:" + "a" * 64}]},

@@ -238,7 +238,7 @@ func openGraph(ctx context.Context, at string, log bookLog) (*lineage.Graph, err
 }
 
 func openIndex(at string, log bookLog) (*lineage.Graph, error) {
-	return lineage.Open(at, log, verify.Signers, keys.ParsePublic)
+	return lineage.Open(at, log, verify.Signers, verify.Trusted)
 }
 
 // follow brings g up to the log, with a bar on a terminal.

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/retrace-ledger/retrace/content"
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/verify"
@@ -135,7 +134,7 @@ const lineageRemedy = " (nothing is lost: delete this folder, and the index come
 // compareLineage compares the index in dir, brought up to date, with one built
 // in fresh.
 func compareLineage(ctx context.Context, l *ledger.Ledger, dir, fresh string) error {
-	have, err := lineage.Inspect(ctx, dir, l, verify.Signers, keys.ParsePublic)
+	have, err := lineage.Inspect(ctx, dir, l, verify.Signers, verify.Trusted)
 	if err != nil {
 		return err
 	}

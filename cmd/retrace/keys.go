@@ -125,6 +125,9 @@ func (a *app) listKeys(cmd *cobra.Command, b *book, v *lineage.View) error {
 		if k.Action != "trust" {
 			name, scope = k.Reason, ""
 		}
+		if k.Action == "recognize" {
+			scope = "nothing: its signatures are shown"
+		}
 		if k.Action == "rotate" {
 			scope = "the " + k.Role + " key"
 		}
@@ -207,14 +210,49 @@ func readTrust(ctx context.Context, b *book, v *lineage.View) (trustRecord, erro
 	return r, nil
 }
 
+// identityFlags say who signs with certificates.
+type identityFlags struct {
+	root    string // name of a file
+	subject string
+	issuer  string
+}
+
+func (f *identityFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.root, "trusted-root", "", "`FILE` of a Sigstore trusted root: the authorities and logs that are believed")
+	cmd.Flags().StringVar(&f.subject, "certificate-identity", "", "whom certificates name, exactly: an e-mail `ADDRESS` or a URI")
+	cmd.Flags().StringVar(&f.issuer, "certificate-oidc-issuer", "", "`URL` of the login service that vouches for them")
+}
+
+func (f *identityFlags) given() bool { return *f != identityFlags{} }
+
+// read returns the identity that the flags name; the trusted root is checked.
+func (f *identityFlags) read() (*schema.Identity, error) {
+	if f.root == "" || f.subject == "" || f.issuer == "" {
+		return nil, errors.New("--trusted-root, --certificate-identity and --certificate-oidc-issuer go together: a certificate is by somebody, whom a login service vouches for, under authorities that are believed")
+	}
+	raw, err := readFileOrStdin(f.root, schema.MaxTrustedRoot)
+	if err != nil {
+		return nil, err
+	}
+	who := &schema.Identity{Subject: f.subject, Issuer: f.issuer, TrustedRoot: string(raw)}
+	if _, err := verify.Trusted(schema.Trust{Identity: who}); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.root, err)
+	}
+	return who, nil
+}
+
 func (a *app) trustCmd() *cobra.Command {
 	var name, from, until string
 	var types, namespaces []string
+	var identity identityFlags
 	cmd := &cobra.Command{
-		Use:     "trust FILE",
-		Short:   "Trust a public key (PEM): what it signs is graded attested",
-		Example: "  retrace keys trust builder.pub --name ci",
-		Args:    cobra.ExactArgs(1),
+		Use:   "trust [FILE]",
+		Short: "Trust a public key (PEM), or who signs with certificates: what they sign is graded attested",
+		Example: "  retrace keys trust builder.pub --name ci\n" +
+			"  retrace keys trust --trusted-root trusted_root.json \\\n" +
+			"    --certificate-oidc-issuer https://token.actions.githubusercontent.com \\\n" +
+			"    --certificate-identity https://github.com/ORG/REPO/.github/workflows/build.yml@refs/heads/main",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t := schema.Trust{Action: "trust", Name: name, Namespaces: namespaces}
 			for _, p := range types {
@@ -227,7 +265,17 @@ func (a *app) trustCmd() *cobra.Command {
 			if t.NotAfter, err = parseTime(until, time.Now()); err != nil {
 				return cannot(err)
 			}
-			return a.writeTrust(cmd, args[0], t)
+			if err := keyOrIdentity(args, &identity); err != nil {
+				return cannot(err)
+			}
+			if !identity.given() {
+				return a.writeKeyTrust(cmd, args[0], t)
+			}
+			who, err := identity.read()
+			if err != nil {
+				return cannot(err)
+			}
+			return a.writeTrust(cmd, aboutIdentity(t, who))
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "who holds the key, in `WORDS`")
@@ -235,16 +283,31 @@ func (a *app) trustCmd() *cobra.Command {
 	cmd.Flags().StringArrayVar(&namespaces, "namespace", nil, "only in this `NAMESPACE`; may be repeated")
 	cmd.Flags().StringVar(&from, "from", "", "only entries recorded from this `TIME` on")
 	cmd.Flags().StringVar(&until, "until", "", "only entries recorded before this `TIME`")
+	identity.add(cmd)
 	return cmd
+}
+
+// keyOrIdentity refuses both and neither.
+func keyOrIdentity(args []string, identity *identityFlags) error {
+	switch {
+	case len(args) == 0 && !identity.given():
+		return errors.New("want the FILE of a public key, or --certificate-identity with what goes with it")
+	case len(args) > 0 && identity.given():
+		return errors.New("a FILE of a public key and --certificate-identity are two things to trust: give one of them")
+	}
+	return nil
 }
 
 func (a *app) revokeCmd() *cobra.Command {
 	var since, reason string
+	var identity identityFlags
 	cmd := &cobra.Command{
-		Use:     "revoke FILE",
-		Short:   "No longer trust a public key (PEM) for what is recorded from now on, or since a TIME",
+		Use:   "revoke [FILE]",
+		Short: "No longer trust a public key (PEM) or an identity for what is recorded from now on, or since a TIME",
+		Long: "No longer trust a public key (PEM) or an identity for what is recorded from now on, or since a TIME.\n" +
+			"An identity is named by --certificate-identity and --certificate-oidc-issuer; without --trusted-root\nit is revoked under every root that it was trusted under.",
 		Example: "  retrace keys revoke builder.pub --since '2026-11-03 14:00' --reason 'key was in a log file'",
-		Args:    cobra.ExactArgs(1),
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at, err := parseTime(since, time.Now())
 			if err != nil {
@@ -253,12 +316,64 @@ func (a *app) revokeCmd() *cobra.Command {
 			if at.IsZero() {
 				at = time.Now()
 			}
-			return a.writeTrust(cmd, args[0], schema.Trust{Action: "revoke", NotAfter: at, Reason: reason})
+			if err := keyOrIdentity(args, &identity); err != nil {
+				return cannot(err)
+			}
+			t := schema.Trust{Action: "revoke", NotAfter: at, Reason: reason}
+			if !identity.given() {
+				return a.writeKeyTrust(cmd, args[0], t)
+			}
+			return a.revokeIdentity(cmd, identity, t)
 		},
 	}
 	cmd.Flags().StringVar(&since, "since", "", "`TIME` from when the key is not trusted (default now)")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, in `WORDS`")
+	identity.add(cmd)
 	return cmd
+}
+
+// revokeIdentity revokes an identity under the root that is given, or under
+// each that the ledger trusts it under.
+func (a *app) revokeIdentity(cmd *cobra.Command, f identityFlags, t schema.Trust) error {
+	if f.root != "" {
+		who, err := f.read()
+		if err != nil {
+			return cannot(err)
+		}
+		return a.writeTrust(cmd, aboutIdentity(t, who))
+	}
+	b, err := a.open(cmd.Context())
+	if err != nil {
+		return err
+	}
+	v, err := b.view(0, "")
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	trusted, err := readTrust(cmd.Context(), b, v)
+	if err = errors.Join(err, b.Close()); err != nil {
+		return err
+	}
+	var all []schema.Trust
+	for _, known := range trusted.entries {
+		who := known.Identity
+		if known.Action == "revoke" || who == nil || who.Subject != f.subject || who.Issuer != f.issuer {
+			continue
+		}
+		if !slices.ContainsFunc(all, func(r schema.Trust) bool { return r.KeyID == known.KeyID }) {
+			all = append(all, aboutIdentity(t, who))
+		}
+	}
+	if len(all) == 0 {
+		return cannot(fmt.Errorf("no entry trusts %s by %s; `retrace keys` lists what is trusted", f.subject, f.issuer))
+	}
+	return a.writeTrust(cmd, all...)
+}
+
+// aboutIdentity is t about an identity.
+func aboutIdentity(t schema.Trust, who *schema.Identity) schema.Trust {
+	t.KeyID, t.Identity = who.ID(), who
+	return t
 }
 
 // mayTrust refuses to write what no answer would heed: only the ledger's
@@ -282,20 +397,42 @@ func mayTrust(cmd *cobra.Command, b *book) error {
 	return nil
 }
 
-// writeTrust records a statement about each key in a file.
-func (a *app) writeTrust(cmd *cobra.Command, file string, t schema.Trust) error {
+// writeKeyTrust records t about each key in a file.
+func (a *app) writeKeyTrust(cmd *cobra.Command, file string, t schema.Trust) error {
 	ks, err := readPublicKeys(file)
 	if err != nil {
 		return cannot(err)
 	}
-	var statements []schema.Statement
+	var all []schema.Trust
 	for _, k := range ks {
 		t.KeyID = k.ID
 		if t.Key, err = keys.MarshalPublic(k.Key); err != nil {
 			return err
 		}
+		all = append(all, t)
+	}
+	return a.writeTrust(cmd, all...)
+}
+
+// trustStatement states t about its key or identity.
+func trustStatement(t schema.Trust) (schema.Statement, error) {
+	subject := schema.Descriptor{Name: "key " + t.KeyID, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey([]byte(t.Key)).Hex()}}
+	if t.Identity != nil {
+		raw, err := schema.Canonical(t.Identity)
+		if err != nil {
+			return schema.Statement{}, err
+		}
+		subject = schema.Descriptor{Name: "identity " + t.Identity.Subject, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(raw).Hex()}}
+	}
+	return schema.NewStatement(schema.TrustV1, t, subject)
+}
+
+// writeTrust records what is said of keys and identities.
+func (a *app) writeTrust(cmd *cobra.Command, all ...schema.Trust) error {
+	var statements []schema.Statement
+	for _, t := range all {
 		t.NotBefore, t.NotAfter = utcOrZero(t.NotBefore), utcOrZero(t.NotAfter)
-		s, err := schema.NewStatement(schema.TrustV1, t, schema.Descriptor{Name: "key " + k.ID, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey([]byte(t.Key)).Hex()}})
+		s, err := trustStatement(t)
 		if err != nil {
 			return err
 		}
@@ -313,12 +450,12 @@ func (a *app) writeTrust(cmd *cobra.Command, file string, t schema.Trust) error 
 	if err != nil {
 		return err
 	}
-	for i, k := range ks {
+	for i, t := range all {
 		if r.Entries[i].Duplicate {
 			fmt.Fprintf(cmd.OutOrStdout(), "entry %d says so already: nothing was changed, and a revocation since then stands; to trust the key again, say --from when\n", r.Entries[i].Index)
 			continue
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "entry %d: %s %s\n", r.Entries[i].Index, t.Action, k.ID)
+		fmt.Fprintf(cmd.OutOrStdout(), "entry %d: %s %s\n", r.Entries[i].Index, t.Action, t.KeyID)
 	}
 	return nil
 }

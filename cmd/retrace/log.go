@@ -40,6 +40,7 @@ type entryJSON struct {
 	Source        string           `json:"source,omitempty"`
 	Submitter     string           `json:"submitter,omitempty"`
 	Signers       []string         `json:"signers"`
+	Certificate   *certificateJSON `json:"certificate,omitempty"` // of a Sigstore bundle; verified if signers name an identity
 	Evidence      schema.Evidence  `json:"evidence,omitempty"`
 	Summary       string           `json:"summary,omitempty"`
 	State         schema.State     `json:"state"`
@@ -48,6 +49,14 @@ type entryJSON struct {
 	Statement     schema.Statement `json:"statement,omitzero"`
 	Retracted     *retractedJSON   `json:"retracted,omitempty"`
 }
+
+// certificateJSON is whom a certificate names, and who vouched for them.
+type certificateJSON struct {
+	Subject string `json:"subject"`
+	Issuer  string `json:"issuer"`
+}
+
+func (c *certificateJSON) String() string { return c.Subject + " by " + c.Issuer }
 
 // retractedJSON says by which entry another was withdrawn.
 type retractedJSON struct {

@@ -129,6 +129,7 @@ func prove(ctx context.Context, b *book, v *lineage.View, ref lineage.Ref, opt l
 func (a *app) verifyCmd() *cobra.Command {
 	var key, policy string
 	var trust []string
+	var identity identityFlags
 	cmd := &cobra.Command{
 		Use:   "verify FILE --key KEY",
 		Short: "Check a bundle offline, with the log's public key and nothing else",
@@ -136,8 +137,9 @@ func (a *app) verifyCmd() *cobra.Command {
 place of every entry under it, and that the answer is exactly what the entries
 state. KEY is log.vkey, its text, or log.pub.
 
-With --trust, evidence is graded by your own keys (PEM) instead of by those that
-the ledger's operator trusts.
+With --trust, evidence is graded by your own keys (PEM), and with --trusted-root by
+an identity of your own under your own root, instead of by what the ledger's
+operator trusts.
 
 With --policy (a C2SP tlog-policy file: witness, group and quorum lines), the
 checkpoint must carry the quorum's cosignatures, and the verdict says who
@@ -149,7 +151,7 @@ cosignature counts.`,
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			verdict, err := verifyFile(cmd.Context(), args[0], key, policy, trust)
+			verdict, err := verifyFile(cmd.Context(), args[0], key, policy, trust, &identity)
 			var no *verify.FalseError
 			if errors.As(err, &no) {
 				if a.output == "json" {
@@ -168,11 +170,12 @@ cosignature counts.`,
 	cmd.Flags().StringVar(&key, "key", "", "the log's public `KEY`: a file (log.vkey or log.pub), or the verifier key itself")
 	cmd.Flags().StringVar(&policy, "policy", "", "demand the quorum of witnesses of this policy `FILE`")
 	cmd.Flags().StringArrayVar(&trust, "trust", nil, "grade by the public keys in this PEM `FILE`; may be repeated")
+	identity.add(cmd)
 	cmd.MarkFlagRequired("key")
 	return cmd
 }
 
-func verifyFile(ctx context.Context, file, key, policy string, trust []string) (*verify.Verdict, error) {
+func verifyFile(ctx context.Context, file, key, policy string, trust []string, identity *identityFlags) (*verify.Verdict, error) {
 	raw, err := readFileOrStdin(file, verify.MaxBundle)
 	if err != nil {
 		return nil, err
@@ -204,6 +207,17 @@ func verifyFile(ctx context.Context, file, key, policy string, trust []string) (
 		}
 		opts.Trust = append(opts.Trust, ks...)
 	}
+	if identity.given() {
+		who, err := identity.read()
+		if err != nil {
+			return nil, err
+		}
+		own, err := verify.Trusted(schema.Trust{Identity: who})
+		if err != nil {
+			return nil, err
+		}
+		opts.Trust = append(opts.Trust, own)
+	}
 	if len(trust) > 0 && len(opts.Trust) == 0 {
 		return nil, fmt.Errorf("%s holds no public key to grade by", strings.Join(trust, ", "))
 	}
@@ -230,7 +244,7 @@ func (a *app) printVerdict(cmd *cobra.Command, file string, v *verify.Verdict) e
 	fmt.Fprintf(w, "evidence, graded %s\n", v.Grades)
 	t := newTable(w, "  ENTRY", "TYPE", "RECORDED", "EVIDENCE", "SIGNED BY")
 	for _, e := range v.Entries {
-		signers := strings.Join(e.Signers, " ")
+		signers := strings.Join(e.Signers, ", ")
 		if signers == "" {
 			signers = "no key known here"
 		}

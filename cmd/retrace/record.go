@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -13,6 +16,8 @@ import (
 	"github.com/retrace-ledger/retrace/ingest/openlineage"
 	"github.com/retrace-ledger/retrace/ingest/tekton"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
+	"github.com/retrace-ledger/retrace/verify/sigstore"
 )
 
 // maxDocument is how large a file `retrace record` reads, in bytes.
@@ -24,10 +29,13 @@ type recordedJSON struct {
 	PredicateType string `json:"predicateType"`
 	Entry         int64  `json:"entry"`
 	Duplicate     bool   `json:"duplicate,omitempty"`
+	// Signer is the identity that the bundle was found to be signed by.
+	Signer *certificateJSON `json:"signer,omitempty"`
 }
 
 func (a *app) recordCmd() *cobra.Command {
 	var namespace string
+	var identity identityFlags
 	cmd := &cobra.Command{
 		Use:   "record FILE…",
 		Short: "Record in-toto statements, DSSE envelopes, Sigstore bundles and Workflows",
@@ -35,6 +43,12 @@ func (a *app) recordCmd() *cobra.Command {
 one in a file or several as JSON Lines; - is standard input. Envelopes are kept
 byte for byte. What a trusted key signed is graded attested, all else claimed;
 see "retrace keys trust".
+
+With --trusted-root each document has to be a Sigstore bundle that verifies as
+signed by the identity; one that does not is refused. The identity and its root
+are recorded, so that answers show who signed and anybody can check it; to have
+it graded attested, trust the identity. A bundle whose certificate names an
+identity that the ledger knows has to verify in any case.
 
 Workflows of Argo and of Kubeflow Pipelines that ran are taken too, one or many,
 as JSON or YAML: their steps and models are recorded as a watcher would see them.
@@ -51,7 +65,18 @@ All files are read before anything is recorded: if one is refused, nothing is.`,
 			// No context ends a read of a terminal or a FIFO. Nothing is held
 			// until all is read, so until then a signal just ends the process.
 			signal.Reset(os.Interrupt, syscall.SIGTERM)
-			docs, where, err := readDocuments(args)
+			var who *schema.Identity
+			var signer *sigstore.Identity
+			if identity.given() {
+				var err error
+				if who, err = identity.read(); err == nil {
+					signer, err = sigstore.New(*who)
+				}
+				if err != nil {
+					return cannot(err)
+				}
+			}
+			docs, where, err := readDocuments(args, signer)
 			if err != nil {
 				return cannot(err)
 			}
@@ -63,6 +88,11 @@ All files are read before anything is recorded: if one is refused, nothing is.`,
 				return err
 			}
 			defer b.Close()
+			for i, d := range docs {
+				if err := verify.CheckIdentity(d.Envelope, b.graph.Keys()); err != nil {
+					return cannot(fmt.Errorf("%s: %w", where[i].place(), err))
+				}
+			}
 			for start := 0; start < len(docs); {
 				n := batchLength(docs[start:])
 				if err := recordBatch(cmd, b, namespace, docs[start:start+n], where[start:start+n]); err != nil {
@@ -70,14 +100,30 @@ All files are read before anything is recorded: if one is refused, nothing is.`,
 				}
 				start += n
 			}
+			if signer != nil {
+				if err := recognize(cmd, b, who); err != nil {
+					return err
+				}
+			}
 			return a.printRecorded(cmd, where)
 		},
 	}
 	cmd.Flags().StringVar(&namespace, "namespace", schema.DefaultNamespace, "`NAMESPACE` of the entries")
+	identity.add(cmd)
 	return cmd
 }
 
-func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
+// place says where a document is.
+func (r *recordedJSON) place() string {
+	if r.Where == "" {
+		return r.File
+	}
+	return r.File + ": " + r.Where
+}
+
+// readDocuments reads all documents of files. Unless signer is nil, each has to
+// be signed by it.
+func readDocuments(files []string, signer *sigstore.Identity) ([]schema.Document, []recordedJSON, error) {
 	var docs []schema.Document
 	var where []recordedJSON
 	for _, name := range files {
@@ -86,12 +132,24 @@ func readDocuments(files []string) ([]schema.Document, []recordedJSON, error) {
 			return nil, nil, err
 		}
 		ds, err := parseDocument(raw)
+		if bare := (*schema.BareSignatureError)(nil); signer != nil && errors.As(err, &bare) {
+			if wrong := signer.VerifyBare(raw); wrong != nil {
+				err = fmt.Errorf("does not verify: %w", wrong)
+			}
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", name, err)
 		}
 		for _, d := range ds {
-			docs = append(docs, d)
-			where = append(where, recordedJSON{File: name, Where: d.Where, PredicateType: d.Statement.PredicateType})
+			r := recordedJSON{File: name, Where: d.Where, PredicateType: d.Statement.PredicateType}
+			if signer != nil {
+				if err := signer.Verify(d.Envelope); err != nil {
+					return nil, nil, fmt.Errorf("%s: does not verify: %w", r.place(), err)
+				}
+				subject, issuer := verify.Certified(d.Envelope)
+				r.Signer = &certificateJSON{subject, issuer}
+			}
+			docs, where = append(docs, d), append(where, r)
 		}
 	}
 	return docs, where, nil
@@ -138,6 +196,25 @@ func parseDocument(raw []byte) ([]schema.Document, error) {
 	return docs, nil
 }
 
+// recognize records who is known by a certificate, so that answers show who
+// signed and whoever verifies them can check it. Nothing is trusted by that.
+// Only where the ledger is can it be recorded; elsewhere the bundle alone is.
+func recognize(cmd *cobra.Command, b *book, who *schema.Identity) error {
+	if slices.ContainsFunc(b.graph.Keys(), func(k schema.PublicKey) bool { return k.ID == who.ID() }) {
+		return nil
+	}
+	if err := mayTrust(cmd, b); err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "retrace: the bundles verify; the ledger will show who signed them once the identity is trusted where the ledger is: see `retrace keys trust`")
+		return nil
+	}
+	s, err := trustStatement(aboutIdentity(schema.Trust{Action: "recognize"}, who))
+	if err != nil {
+		return err
+	}
+	_, err = b.record(cmd.Context(), "keys", []schema.Statement{s})
+	return err
+}
+
 // batchLength is how many of docs fit one append.
 func batchLength(docs []schema.Document) int {
 	size := 0
@@ -175,8 +252,11 @@ func (a *app) printRecorded(cmd *cobra.Command, out []recordedJSON) error {
 	t := newTable(cmd.OutOrStdout(), "ENTRY", "TYPE", "FROM", "")
 	for _, r := range out {
 		note := ""
+		if r.Signer != nil {
+			note = "signed by " + r.Signer.String()
+		}
 		if r.Duplicate {
-			note = "already recorded"
+			note = strings.TrimPrefix(note+", already recorded", ", ")
 		}
 		from := r.File
 		if r.Where != "" {

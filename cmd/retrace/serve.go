@@ -121,7 +121,7 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	watched := newWatching(b, logger)
 	b.places = watched.places
 	defer watched.close()
-	opt.Sources, opt.Hook = watched.status, watched.hook
+	opt.Sources, opt.Hook, opt.Wake = watched.status, watched.hook, watched.wake
 	s, err := server.New(dir, l, b.graph, opt)
 	if err != nil {
 		listener.Close()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
+	"github.com/retrace-ledger/retrace/verify"
 )
 
 func (a *app) showCmd() *cobra.Command {
@@ -57,6 +58,9 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 	} else if gone {
 		out.Retracted = &retractedJSON{r.By, r.Reason}
 	}
+	if subject, issuer := verify.Certified(e.Envelope); subject != "" {
+		out.Certificate = &certificateJSON{subject, issuer}
+	}
 	if e.State == schema.Present {
 		if out.Statement, err = e.Envelope.Statement(); err != nil {
 			return err
@@ -74,6 +78,9 @@ func (a *app) showEntry(ctx context.Context, w io.Writer, b *book, v *lineage.Vi
 		t.field("source", out.Source)
 		t.row("evidence", string(out.Evidence))
 		t.row("signed by", strings.Join(out.Signers, ", "))
+		if out.Certificate != nil {
+			t.row("certificate of", out.Certificate.String())
+		}
 	}
 	t.row("commitment", out.Commitment)
 	if r, gone, err := v.Retraction(index); err != nil {

@@ -284,6 +284,32 @@ func (w *watching) hook(name string, header http.Header, body []byte) (woken int
 	return woken, forged && woken == 0
 }
 
+// wake says how many sources a CloudEvent with this source and subject is about,
+// and with now has them looked at: those whose URL is the one, or is both with a
+// slash between them.
+func (w *watching) wake(source, subject string, now bool) (woken int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	about := []string{bareURL(source), bareURL(source + "/" + subject)}
+	for name, r := range w.running {
+		if r.over() || !slices.Contains(about, bareURL(name)) && !slices.Contains(about, bareURL(r.config.URL)) {
+			continue
+		}
+		woken++
+		if now {
+			r.runner.Wake()
+			time.AfterFunc(settling, r.runner.Wake)
+		}
+	}
+	return woken
+}
+
+// bareURL is a source's URL as somebody else may write it: a repository without
+// "git+" before and ".git" after it.
+func bareURL(u string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(u, "git+"), "/"), ".git")
+}
+
 // status is how all sources are doing, by name.
 func (w *watching) status() []client.SourceState {
 	w.mu.Lock()

@@ -219,3 +219,46 @@ func TestRegistryNotifications(t *testing.T) {
 		return status == 0
 	})
 }
+
+// TestCloudEventWakes delivers events about a folder that is watched: only one
+// that names it has it looked at, long before the interval.
+func TestCloudEventWakes(t *testing.T) {
+	t.Parallel()
+	dir, data := t.TempDir(), t.TempDir()
+	done(t, dir, "init")
+	address, stop := serveSources(t, dir, "  - url: dir://"+data+"\n    interval: 1h\n")
+	defer stop()
+	recorded := func() int { return strings.Count(done(t, dir, "log"), "snapshot") }
+	await(t, "the first look", func() bool { return recorded() == 1 })
+	if err := os.WriteFile(filepath.Join(data, "new.csv"), []byte("1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token := strings.TrimSpace(done(t, dir, "tokens", "create", "bucket", "--role", "recorder"))
+	send := func(source, authorization string) int {
+		return deliver(t, "http://"+address+"/webhooks/cloudevents", `{"key":"new.csv"}`, map[string]string{
+			"Content-Type": "application/json", "Authorization": authorization, "ce-specversion": "1.0", "ce-id": "1", "ce-type": "com.example.object.created", "ce-source": source,
+		})
+	}
+	if status := send("dir://"+data, "Bearer wrong"); status != http.StatusUnauthorized {
+		t.Errorf("with a wrong token: status %d", status)
+	}
+	if status := send("dir:///elsewhere", "Bearer "+token); status != http.StatusUnprocessableEntity {
+		t.Errorf("about something else: status %d", status)
+	}
+	if n := recorded(); n != 1 {
+		t.Errorf("%d snapshots before an event about the folder", n)
+	}
+	if status := send("dir://"+data, "Bearer "+token); status != http.StatusOK {
+		t.Errorf("about the folder: status %d", status)
+	}
+	await(t, "the second look", func() bool { return recorded() == 2 })
+}
+
+func TestBareURL(t *testing.T) {
+	const want = "https://git.example.com/ml/forecast"
+	for _, u := range []string{want, want + ".git", want + "/", "git+" + want + ".git"} {
+		if got := bareURL(u); got != want {
+			t.Errorf("bareURL(%q) = %q, want %q", u, got, want)
+		}
+	}
+}

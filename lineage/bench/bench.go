@@ -73,7 +73,7 @@ func Lineage(ctx context.Context, dir string, models int) ([]Result, error) {
 // noSigners grades everything as claimed: what is measured is the walk.
 func noSigners(schema.Envelope, []schema.PublicKey) []string { return nil }
 
-func parseNothing([]byte) (schema.PublicKey, error) { return schema.PublicKey{ID: "bench"}, nil }
+func parseNothing(schema.Trust) (schema.PublicKey, error) { return schema.PublicKey{ID: "bench"}, nil }
 
 func measure(ctx context.Context, v *lineage.View, log *log, models int) (Result, error) {
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -265,7 +265,7 @@ func (l *Log) Graph(t testing.TB) *lineage.Graph {
 // Open opens the index in dir, which is closed when the test ends.
 func (l *Log) Open(t testing.TB, dir string) *lineage.Graph {
 	t.Helper()
-	g, err := lineage.Open(dir, l, verify.Signers, keys.ParsePublic)
+	g, err := lineage.Open(dir, l, verify.Signers, verify.Trusted)
 	check(t, err)
 	t.Cleanup(func() { check(t, g.Close()) })
 	return g

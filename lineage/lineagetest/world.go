@@ -153,6 +153,18 @@ func Trust(t testing.TB, key *keys.Private, change func(*schema.Trust)) schema.S
 	return Statement(t, schema.TrustV1, p, schema.Descriptor{Name: key.ID(), Digest: schema.DigestSet{schema.SHA256: schema.BytesKey([]byte(pem)).Hex()}})
 }
 
+// TrustIdentity says that an identity is trusted.
+func TrustIdentity(t testing.TB, who *schema.Identity, change func(*schema.Trust)) schema.Statement {
+	t.Helper()
+	p := schema.Trust{Action: "trust", KeyID: who.ID(), Identity: who}
+	if change != nil {
+		change(&p)
+	}
+	raw, err := schema.Canonical(who)
+	check(t, err)
+	return Statement(t, schema.TrustV1, p, schema.Descriptor{Name: "identity " + who.Subject, Digest: schema.DigestSet{schema.SHA256: schema.BytesKey(raw).Hex()}})
+}
+
 // Forecast writes a small world into the log: a data set, three steps on one
 // commit, a model in two versions of which the second has other data, and an
 // image that is claimed to be built of the commit. It is what golden files

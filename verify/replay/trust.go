@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/schema"
 	"github.com/retrace-ledger/retrace/verify"
 )
@@ -51,7 +50,7 @@ func (t *trust) apply(d *document) string {
 
 // learn adds what a trust entry states.
 func (t *trust) learn(p schema.Trust) error {
-	pub, err := keys.ParsePublic([]byte(p.Key))
+	pub, err := verify.Trusted(p)
 	if err != nil {
 		return err
 	}
