@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/argo"
+	"github.com/retrace-ledger/retrace/ingest/csi"
 	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/ingest/kubernetes"
 	"github.com/retrace-ledger/retrace/ingest/oci"
@@ -21,5 +22,6 @@ func Kinds() []ingest.Kind {
 		argo.Kind(),
 		s3.Kind(),
 		kubernetes.Kind(),
+		csi.Kind(),
 	}
 }
