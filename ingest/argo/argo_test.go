@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -326,6 +327,36 @@ func TestWithheld(t *testing.T) {
 		}
 		if !slices.Contains(f.Step.Secrets, "api_token") {
 			t.Errorf("the run does not say that a parameter was withheld: %v", f.Step.Secrets)
+		}
+	}
+}
+
+// TestKale reads what Kale writes on a pipeline that it makes of a notebook, and on
+// its steps, beside the labels.
+func TestKale(t *testing.T) {
+	raw := strings.Replace(workflowJSON("n", "Succeeded"), `"generateName": "forecast-",`, `"uid": "u", "generateName": "forecast-", "annotations": {"kubeflow-kale.org/kfp-run-uuid": "0f1e", "note": "x"},`, 1)
+	raw = strings.Replace(raw, `{"name": "prepare", "container"`, `{"name": "prepare", "metadata": {"annotations": {"kubeflow-kale.org/volume-name-parameters": "[\"create-volume-1\"]", "other": "y"}, "labels": {"kubeflow-kale.org/state": "1", "app": "z"}}, "container"`, 1)
+	statements, err := Statements([]byte(raw), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range map[int]map[string]string{
+		0:                   {"team": "demand", "kubeflow-kale.org/kfp-run-uuid": "0f1e", "kubeflow-kale.org/volume-name-parameters": `["create-volume-1"]`, "kubeflow-kale.org/state": "1"},
+		1:                   {"team": "demand", "kubeflow-kale.org/kfp-run-uuid": "0f1e"},
+		len(statements) - 1: {"team": "demand", "kubeflow-kale.org/kfp-run-uuid": "0f1e"},
+	} {
+		var p struct {
+			BuildDefinition struct {
+				ExternalParameters struct {
+					Labels map[string]string `json:"labels"`
+				} `json:"externalParameters"`
+			} `json:"buildDefinition"`
+		}
+		if err := json.Unmarshal(statements[i].Predicate, &p); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.BuildDefinition.ExternalParameters.Labels; !maps.Equal(got, want) {
+			t.Errorf("labels of statement %d are %v, want %v", i, got, want)
 		}
 	}
 }
