@@ -469,7 +469,7 @@ type VolumeSnapshot struct {
 	// Pods mounted the claim when this was stated first, as far as they were there
 	// to be seen; at most MaxMounts.
 	Pods    []Mount `json:"pods,omitempty"`
-	Deleted bool    `json:"deleted,omitempty"`
+	Deleted bool    `json:"deleted,omitzero"`
 }
 
 // MaxMounts is how many pods one statement about a snapshot lists.
@@ -480,7 +480,7 @@ type Mount struct {
 	Pod  string `json:"pod"`
 	UID  string `json:"uid"`
 	Run  string `json:"run,omitempty"` // of the pipeline's step that it is the pod of
-	Only bool   `json:"readOnly,omitempty"`
+	Only bool   `json:"readOnly,omitzero"`
 }
 
 // The deletion policies of a VolumeSnapshotContent.
@@ -513,7 +513,7 @@ type Claim struct {
 	// From are a snapshot, another claim, or what an annotation says, each by
 	// location.
 	From     []Descriptor `json:"from,omitempty"`
-	Deleted  bool         `json:"deleted,omitempty"`
+	Deleted  bool         `json:"deleted,omitzero"`
 	Previous string       `json:"previous,omitempty"` // sha256 of the statement about it before, in hex
 }
 

@@ -83,6 +83,14 @@ func (b *book) read(e schema.Entry) error {
 		}
 	case schema.TakingV1:
 		return b.taking(e, st)
+	case schema.ErasureV1: // what it erased may have needed them
+		var p schema.Erasure
+		if schema.DecodePredicate(st, true, &p) == nil {
+			for _, k := range p.Resources {
+				b.mention(strings.TrimPrefix(string(k), string(schema.URIKey(""))))
+			}
+		}
+		return nil
 	}
 	f, err := st.Facts()
 	if err != nil {
@@ -93,19 +101,17 @@ func (b *book) read(e schema.Entry) error {
 		b.steps[f.Step.Run] = true
 	}
 	for _, r := range f.Resources {
-		if uri, ok := strings.CutPrefix(string(r.Key), string(schema.URIKey(""))); ok && located(uri) {
-			b.needed[uri] = true
-		}
-		if located(r.URI) { // a digest of it may be known, too
-			b.needed[r.URI] = true
-		}
+		b.mention(strings.TrimPrefix(string(r.Key), string(schema.URIKey(""))))
+		b.mention(r.URI) // a digest of it may be known, too
 	}
 	return nil
 }
 
-// located says whether a URI is that of a snapshot of a volume.
-func located(uri string) bool {
-	return strings.HasPrefix(uri, Name+"://") || strings.HasPrefix(uri, "volumesnapshot://")
+// mention notes the location of a snapshot of a volume, and nothing else.
+func (b *book) mention(uri string) {
+	if strings.HasPrefix(uri, Name+"://") || strings.HasPrefix(uri, "volumesnapshot://") {
+		b.needed[uri] = true
+	}
 }
 
 func (b *book) genesis(e schema.Entry, st schema.Statement) error {

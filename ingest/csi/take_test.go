@@ -248,12 +248,28 @@ func TestTakeAfterSteps(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
-	// When the pods of a pipeline are cleaned up, the ones before are not taken anew.
+}
+
+// TestTakeAfterCleanup takes nothing anew when pods, or snapshots, are removed.
+func TestTakeAfterCleanup(t *testing.T) {
+	w, book := newWorld(t), ledgertest.New(t)
+	k := newKeeper(t, w, book, map[string]any{"afterSteps": true})
+	w.claim(t, "raw", optIn, nil, nil)
+	ended := time.Now().Add(-time.Hour)
+	w.pod(t, "early", "raw", "Succeeded", ended, nil)
+	w.pod(t, "late", "raw", "Succeeded", ended.Add(time.Minute), nil)
+	k.must(t, 0)
+	w.want(t, "of two that ended, after the last", "raw", "snap-01 after pod NS/late")
 	server.Do(t, "DELETE", w.path("pods")+"/late", map[string]any{"gracePeriodSeconds": 0})
-	k.must(t, 5)
-	if got := w.there(t, "raw"); len(got) != 2 {
-		t.Errorf("when pods are gone: %q", got)
+	k.must(t, 1)
+	w.want(t, "when the last is removed", "raw", "snap-01 after pod NS/late")
+	w.pod(t, "last", "raw", "Succeeded", time.Now().Add(time.Minute), nil)
+	k.must(t, 2)
+	for _, o := range w.list(t, w.path("volumesnapshots")) {
+		server.Do(t, "DELETE", w.path("volumesnapshots")+"/"+o.Metadata.Name, nil)
 	}
+	k.must(t, 3)
+	w.want(t, "when somebody deleted what was taken", "raw")
 }
 
 // TestKeep deletes by the rules what it took itself, and the bytes with it: not
@@ -308,18 +324,35 @@ func TestKeep(t *testing.T) {
 	}
 
 	// While any snapshot of the claim is not there, none goes.
+	k.must(t, 9) // one more than the rules keep
 	w.slow = true
 	w.snapshot(t, "waiting", "raw", nil)
-	k.must(t, 9)
 	k.must(t, 10)
-	before := len(w.owned(t, owner))
+	if !slices.Contains(w.owned(t, owner), "snap-13 every 1m0s") {
+		t.Errorf("one was deleted while another was waited for: %q", w.owned(t, owner))
+	}
 	w.slow = false
 	w.drive(t)
 	k.must(t, 10)
-	k.must(t, 10)
-	if after := len(w.owned(t, owner)); before <= after || after != len(want) {
-		t.Errorf("%d were there while one was waited for, then %d, want %d", before, after, len(want))
+	if got := w.owned(t, owner); len(got) != len(want) || slices.Contains(got, "snap-13 every 1m0s") {
+		t.Errorf("kept when none is waited for: %q", got)
 	}
+}
+
+// TestKeepUnlabelled leaves alone what somebody took the label off.
+func TestKeepUnlabelled(t *testing.T) {
+	w, book := newWorld(t), ledgertest.New(t)
+	k := newKeeper(t, w, book, map[string]any{"every": "1m", "keep": map[string]any{"last": 1}})
+	w.claim(t, "raw", optIn, nil, nil)
+	w.pod(t, "nb", "raw", "Running", time.Time{}, nil)
+	k.must(t, 0)
+	name := w.list(t, w.path("volumesnapshots"))[0].Metadata.Name
+	server.Do(t, "PATCH", w.path("volumesnapshots")+"/"+name, map[string]any{"metadata": map[string]any{"labels": map[string]any{ownerLabel: nil}}})
+	for minute := 1; minute <= 3; minute++ {
+		k.must(t, minute)
+	}
+	k.must(t, 3)
+	w.want(t, "one whose label was taken off, and the last", "raw", "snap-01 every 1m0s", "snap-04 every 1m0s")
 }
 
 // TestKeepForeignContent has one of ours name the content of another's: it is not
