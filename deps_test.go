@@ -39,6 +39,8 @@ var arrows = map[string][]string{
 	"content":                  {"schema"},
 	"ingest":                   {"schema", "keys"},
 	"ingest/*":                 {"schema", "keys", "ingest", "ingest/kube"},
+	"ingest/csi":               {"schema", "keys", "verify", "ingest", "ingest/kube", "ingest/keep"},
+	"ingest/keep":              {},
 	"ingest/kube":              {"schema", "ingest"},
 	"ingest/kube/kubetest":     {},
 	"ingest/s3/s3test":         {},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"net/http"
+	"time"
 
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -37,6 +38,17 @@ type Hooked interface {
 	// in constant time, before it believes anything in body, and returns
 	// ErrForged for one that is about this source and not signed so.
 	Hook(name string, header http.Header, body []byte) (bool, error)
+}
+
+// A Taker is a Source that was also asked to make something where it watches, such
+// as snapshots of volumes, and to remove of what it made what is not kept. Only
+// one that is configured so is one. Observing it never does either.
+type Taker interface {
+	// Take does what is due at now and returns. What it does it hands to record,
+	// before it removes anything and after it made something; where that fails, so
+	// does Take. It can be called again at any time, also after a crash and beside
+	// another process that does the same: nothing is made twice.
+	Take(ctx context.Context, now time.Time, record func(context.Context, schema.Statement) error) error
 }
 
 // ErrForged is returned for a delivery whose signature or token is wrong.

@@ -51,6 +51,10 @@ func merge(have, r schema.Resource) (schema.Resource, bool) {
 	if have.Content != "store" && r.Content == "store" {
 		have.Content, added = "store", true
 	}
+	// A policy that was Retain and is Delete now counts as that.
+	if have.Content == schema.ContentVolume && r.Content == schema.ContentVolumeObject {
+		have.Content, added = r.Content, true
+	}
 	if have.Kind != "model" && r.Kind == "model" {
 		have.Kind, added = "model", true
 	}

@@ -201,6 +201,9 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 	if root && !c.made[r.Key] {
 		c.add("not-recorded", r.Key, r.Name, entry, "")
 	}
+	if r.Content == schema.ContentVolumeObject {
+		c.add("snapshot-policy-delete", r.Key, r.Name, entry, r.URI)
+	}
 	if !r.Key.Digested() {
 		switch held := c.holds[r.Key]; len(held) {
 		case 0:

@@ -331,6 +331,8 @@ func relationWord(relation string) string {
 		return "named by"
 	case schema.RelLocated:
 		return "location of"
+	case schema.RelRestored:
+		return "restored to"
 	case schema.RelHolds:
 		return "held by"
 	case schema.RelAlias:

@@ -385,6 +385,8 @@ func relationUp(relation string) string {
 		return "refers to"
 	case schema.RelLocated:
 		return "was at"
+	case schema.RelRestored:
+		return "restored from"
 	case schema.RelAlias:
 		return "same bytes as"
 	}
@@ -418,6 +420,8 @@ func relationDown(relation string) string {
 		return "named by"
 	case schema.RelLocated:
 		return "held"
+	case schema.RelRestored:
+		return "restored to"
 	case schema.RelHolds:
 		return "was at"
 	case schema.RelAlias:

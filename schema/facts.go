@@ -110,6 +110,7 @@ const (
 	RelLayersOn = "layersOn" // the image From has the chain of layers To below its others
 	RelPins     = "pins"     // the commit or the file From names To by digest, as a part or as data
 	RelRefers   = "refers"   // the file From names the image To, to be run by somebody; From is not made of it
+	RelRestored = "restored" // the volume claim From was made with the content of To, a snapshot or another claim
 	RelAlias    = "alias"    // From is another digest of the bytes that To identifies, says the entry
 )
 
@@ -127,7 +128,7 @@ const (
 	NameModel    = "model"    // model:NAME@VERSION
 	NameGit      = "git"      // git:REPOSITORY#refs/heads/main
 	NameImage    = "image"    // image:REPOSITORY:TAG
-	NameSnapshot = "snapshot" // snapshot:SOURCE
+	NameSnapshot = "snapshot" // snapshot:SOURCE; of volumes, snapshot:csi://CLUSTER/NAMESPACE/CLAIM for the newest and …#NAME for each
 	NameWorkload = "workload" // workload:CLUSTER/NAMESPACE/KIND/NAME
 )
 
@@ -241,6 +242,14 @@ func (s Statement) Facts() (*Facts, error) {
 		})
 	case SnapshotV1:
 		err = predicate(s, true, func(p *Snapshot) error { return b.snapshot(s, p) })
+	case ClaimV1:
+		err = predicate(s, true, func(p *Claim) error { return b.claim(s, p) })
+	case TakingV1:
+		err = predicate(s, true, func(p *Taking) error {
+			b.subjects(s, "taking")
+			b.f.Summary = fmt.Sprintf("%s snapshot %s: %s", p.Action, p.Name, p.Reason)
+			return nil
+		})
 	case ModelV1:
 		err = predicate(s, true, func(p *Model) error {
 			key := b.model(s, p)
@@ -552,6 +561,9 @@ func digestSetOf(key string) DigestSet {
 }
 
 func (b *factBuilder) snapshot(s Statement, p *Snapshot) error {
+	if p.Volume != nil {
+		return b.volumeSnapshot(s, p, p.Volume)
+	}
 	if err := checkListing(s, p); err != nil {
 		return err
 	}
@@ -569,6 +581,63 @@ func (b *factBuilder) snapshot(s Statement, p *Snapshot) error {
 	}
 	b.name(NameFact{Name: NameSnapshot + ":" + p.Source, Key: key})
 	b.f.Summary = fmt.Sprintf("%s: %d files, %d bytes", p.Source, p.Count, p.Bytes)
+	return nil
+}
+
+// ContentVolume is where the bytes of a snapshot of a volume are: with its
+// driver, and with the second one only as long as the VolumeSnapshot is there.
+const (
+	ContentVolume       = "csi"
+	ContentVolumeObject = "csi:" + PolicyDelete
+)
+
+// volumeSnapshot reads a state of a snapshot of a volume. Where the snapshot is
+// known by location, its names point there, and else at the state.
+func (b *factBuilder) volumeSnapshot(s Statement, p *Snapshot, v *VolumeSnapshot) error {
+	name := NameSnapshot + ":" + p.Source
+	if s.Subject[0].Name != name+"#"+v.Name {
+		return fieldErrorf("subject.0.name", "%q is not the snapshot, %q", clip(s.Subject[0].Name), name+"#"+v.Name)
+	}
+	if err := checkPredicateDigest(s); err != nil {
+		return err
+	}
+	key := b.subjects(s, "volumesnapshot")
+	if v.URI != "" {
+		r := Resource{Key: URIKey(v.URI), Kind: "snapshot", Name: v.Name, URI: v.URI, Size: -1, Content: ContentVolume}
+		if p.Bytes > 0 {
+			r.Size = p.Bytes
+		}
+		if v.Policy == PolicyDelete {
+			r.Content = ContentVolumeObject
+		}
+		key = b.add(r)
+		if v.Claim != "" {
+			b.relate(key, b.add(Resource{Key: URIKey(v.Claim), Kind: "file", URI: v.Claim, Size: -1}), RelLocated, false)
+		}
+		if v.Claim != "" && !v.Deleted {
+			b.name(NameFact{Name: name, Key: key, At: v.Created})
+		}
+	}
+	n := NameFact{Name: name + "#" + v.Name, Key: key, Deleted: v.Deleted}
+	if !v.Deleted {
+		n.At, b.f.At = v.Created, v.Created
+	}
+	b.name(n)
+	b.f.Summary = moved(p.Source+"#"+v.Name, v.Deleted, false)
+	if v.Error != "" {
+		b.f.Summary += ": " + v.Error
+	}
+	return nil
+}
+
+// claim relates a volume claim to what its content was made from.
+func (b *factBuilder) claim(s Statement, p *Claim) error {
+	b.subjects(s, "claim")
+	key := b.add(Resource{Key: URIKey(p.Claim), Kind: "file", URI: p.Claim, Size: -1})
+	for _, d := range p.From {
+		b.relate(key, b.describe(d, ""), RelRestored, false)
+	}
+	b.f.Summary = moved(p.Claim, p.Deleted, false)
 	return nil
 }
 

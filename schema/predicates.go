@@ -23,6 +23,8 @@ const (
 	SignatureV1    = predicateBase + "signature/v1"
 	TagV1          = predicateBase + "tag/v1"
 	SnapshotV1     = predicateBase + "snapshot/v1"
+	ClaimV1        = predicateBase + "claim/v1"
+	TakingV1       = predicateBase + "taking/v1"
 	ModelV1        = predicateBase + "model/v1"
 	DeploymentV1   = predicateBase + "deployment/v1"
 	AttestationV1  = predicateBase + "attestation/v1"
@@ -491,7 +493,139 @@ type Snapshot struct {
 	Version  string    `json:"version,omitempty"`
 	ETag     string    `json:"etag,omitempty"`
 	Modified time.Time `json:"modified,omitzero"`
-	Previous string    `json:"previous,omitempty"`
+	// Volume is set of a snapshot of a volume in a cluster. Its subject is the
+	// state that is described, named snapshot:SOURCE#NAME, with the digest of the
+	// predicate: of the bytes nobody knows one.
+	Volume   *VolumeSnapshot `json:"volume,omitempty"`
+	Previous string          `json:"previous,omitempty"`
+}
+
+// VolumeSnapshot is what a cluster says of a snapshot of a volume
+// (snapshot.storage.k8s.io/v1). The driver keeps it; driver and handle identify
+// it.
+type VolumeSnapshot struct {
+	Name string `json:"name"`          // of the VolumeSnapshot
+	UID  string `json:"uid,omitempty"` // of the VolumeSnapshot
+	// URI is csi://DRIVER/HANDLE, or volumesnapshot://NAMESPACE/NAME#UID where the
+	// cluster does not tell the driver's handle; empty where there is none.
+	URI     string            `json:"uri,omitempty"`
+	Claim   string            `json:"claim,omitempty"` // pvc://NAMESPACE/NAME that it was taken of
+	Class   string            `json:"class,omitempty"`
+	Policy  string            `json:"deletionPolicy,omitempty"` // Retain, or Delete: the bytes go with the object
+	Content string            `json:"content,omitempty"`        // name of the VolumeSnapshotContent
+	Handle  string            `json:"volumeHandle,omitempty"`   // of the volume, in the words of the driver
+	Mode    string            `json:"sourceVolumeMode,omitempty"`
+	Group   string            `json:"group,omitempty"` // VolumeGroupSnapshot that it is of
+	Created time.Time         `json:"created,omitzero"`
+	Error   string            `json:"error,omitempty"`  // why it is not there
+	Labels  map[string]string `json:"labels,omitempty"` // of those who make snapshots: retrace.dev, velero.io, kubeflow-kale.org
+	// Pods mounted the claim when this was stated first, as far as they were there
+	// to be seen; at most MaxMounts.
+	Pods    []Mount `json:"pods,omitempty"`
+	Deleted bool    `json:"deleted,omitzero"`
+}
+
+// MaxMounts is how many pods one statement about a snapshot lists.
+const MaxMounts = 32
+
+// Mount is a pod that mounted a claim.
+type Mount struct {
+	Pod  string `json:"pod"`
+	UID  string `json:"uid"`
+	Run  string `json:"run,omitempty"` // of the pipeline's step that it is the pod of
+	Only bool   `json:"readOnly,omitzero"`
+}
+
+// The deletion policies of a VolumeSnapshotContent.
+const (
+	PolicyRetain = "Retain"
+	PolicyDelete = "Delete"
+)
+
+func (v *VolumeSnapshot) check() error {
+	switch {
+	case v.Name == "":
+		return fieldErrorf("name", "missing")
+	case v.URI == "" && v.Error == "" && !v.Deleted:
+		return fieldErrorf("uri", "missing; a snapshot without one has an error, or is deleted")
+	case v.Policy != "" && v.Policy != PolicyRetain && v.Policy != PolicyDelete:
+		return fieldErrorf("deletionPolicy", "%q is neither Retain nor Delete", clip(v.Policy))
+	case len(v.Pods) > MaxMounts:
+		return fieldErrorf("pods", "lists %d; the limit is %d", len(v.Pods), MaxMounts)
+	}
+	return nil
+}
+
+// Claim says what the content of a volume claim was made from. The subject is
+// the state that is described, named claim:CLUSTER/NAMESPACE/NAME, with the
+// digest of the predicate.
+type Claim struct {
+	Cluster string `json:"cluster"`
+	Claim   string `json:"claim"` // pvc://NAMESPACE/NAME
+	UID     string `json:"uid,omitempty"`
+	// From are a snapshot, another claim, or what an annotation says, each by
+	// location.
+	From     []Descriptor `json:"from,omitempty"`
+	Deleted  bool         `json:"deleted,omitzero"`
+	Previous string       `json:"previous,omitempty"` // sha256 of the statement about it before, in hex
+}
+
+func (c *Claim) check() error {
+	switch {
+	case c.Cluster == "":
+		return fieldErrorf("cluster", "missing")
+	case !strings.HasPrefix(c.Claim, "pvc://"):
+		return fieldErrorf("claim", "%q is not pvc://NAMESPACE/NAME", clip(c.Claim))
+	case len(c.From) == 0 && !c.Deleted:
+		return fieldErrorf("from", "missing")
+	}
+	for i, d := range c.From {
+		if d.URI == "" || len(d.Digest) > 0 || len(d.Content) > 0 {
+			return fieldErrorf("from."+strconv.Itoa(i), "want a location and no digest")
+		}
+	}
+	return checkPrevious(c.Previous)
+}
+
+// Taking says that retrace asked a cluster for a snapshot of a volume, or to
+// delete one that it had asked for. The subject is what is described, named
+// taking:NAMESPACE/NAME, with the digest of the predicate.
+type Taking struct {
+	Action string `json:"action"` // take or delete
+	Source string `json:"source"` // csi://CLUSTER[/NAMESPACE] that is configured so
+	Name   string `json:"name"`   // NAMESPACE/NAME of the VolumeSnapshot
+	UID    string `json:"uid"`    // of the VolumeSnapshot
+	Claim  string `json:"claim"`  // pvc://NAMESPACE/NAME
+	Owner  string `json:"owner"`  // which ledger: the label retrace.dev/owner
+	Reason string `json:"reason"`
+	Run    string `json:"run,omitempty"` // of the pipeline's step after whose end it was taken
+	URI    string `json:"uri,omitempty"` // of one that is deleted
+}
+
+// What retrace does to snapshots in a cluster.
+const (
+	TakingTake   = "take"
+	TakingDelete = "delete"
+)
+
+func (t *Taking) check() error {
+	switch {
+	case t.Action != TakingTake && t.Action != TakingDelete:
+		return fieldErrorf("action", "%q is neither take nor delete", clip(t.Action))
+	case t.Source == "":
+		return fieldErrorf("source", "missing")
+	case strings.Count(t.Name, "/") != 1:
+		return fieldErrorf("name", "%q is not NAMESPACE/NAME", clip(t.Name))
+	case t.UID == "":
+		return fieldErrorf("uid", "missing")
+	case !strings.HasPrefix(t.Claim, "pvc://"):
+		return fieldErrorf("claim", "%q is not pvc://NAMESPACE/NAME", clip(t.Claim))
+	case t.Owner == "":
+		return fieldErrorf("owner", "missing")
+	case t.Reason == "":
+		return fieldErrorf("reason", "missing")
+	}
+	return nil
 }
 
 // SnapshotFile is one file of a snapshot.
@@ -518,6 +652,11 @@ func (s *Snapshot) check() error {
 		return fieldErrorf("count", "%d is negative", s.Count)
 	case s.Bytes < 0:
 		return fieldErrorf("bytes", "%d is negative", s.Bytes)
+	}
+	if s.Volume != nil {
+		if err := s.Volume.check(); err != nil {
+			return under("volume", err)
+		}
 	}
 	if len(s.Files) > MaxSnapshotFiles {
 		return fieldErrorf("files", "lists %d; the limit is %d", len(s.Files), MaxSnapshotFiles)
@@ -577,7 +716,7 @@ type Model struct {
 	Moved    bool        `json:"moved,omitempty"` // the version pointed elsewhere before
 	// Deleted says that the version points nowhere any more; Resource or the subject
 	// is where it pointed last.
-	Deleted  bool              `json:"deleted,omitempty"`
+	Deleted  bool              `json:"deleted,omitzero"`
 	Previous string            `json:"previous,omitempty"` // of an alias: sha256 of the statement about it before, in hex
 	Metrics  map[string]any    `json:"metrics,omitempty"`  // as the step reported them
 	Labels   map[string]string `json:"labels,omitempty"`

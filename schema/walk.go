@@ -614,7 +614,7 @@ func (w *walker) vouched(entries []int64) ([]int64, error) {
 // follows says whether a relation leads upstream.
 func (w *walker) follows(r Relation) (bool, error) {
 	switch r.Kind {
-	case RelBase, RelBuiltOf, RelPlatform, RelInIndex, RelConfigOf, RelAlias, RelLocated, RelHolds, RelRuns, RelServes, RelApplied, RelPins, RelRefers:
+	case RelBase, RelBuiltOf, RelPlatform, RelInIndex, RelConfigOf, RelAlias, RelLocated, RelHolds, RelRuns, RelServes, RelApplied, RelPins, RelRefers, RelRestored:
 		return true, nil
 	case RelPartOf:
 		member, err := w.g.Node(w.ctx, r.To, Upstream)

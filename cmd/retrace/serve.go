@@ -46,6 +46,7 @@ retrace.yaml:
     - url: s3://artifacts        # what they left there
       with: {endpoint: "http://minio:9000", accessKey: {env: A}, secretKey: {env: S}}
     - url: kubernetes://prod     # what runs
+    - url: csi://prod            # snapshots of volumes; takes some with take: (docs/sources.md)
   models:                        # how models that are found are named
     - {match: {task: train}, name: "{pipeline}/{param.region}", version: "{run}"}
   places:

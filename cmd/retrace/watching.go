@@ -143,13 +143,60 @@ func (w *watching) open(ctx context.Context, c *configFile) (map[string]*running
 
 func (w *watching) start(ctx context.Context, name string, r *runningSource) {
 	ctx, r.stop = context.WithCancel(ctx)
+	var taking sync.WaitGroup
+	if t, ok := r.source.(ingest.Taker); ok {
+		taking.Go(func() { w.take(ctx, name, r, t) })
+	}
 	go func() {
 		defer close(r.ended)
 		r.err = r.runner.Watch(ctx)
 		if ctx.Err() == nil {
 			w.logger.Error("watched no more; the others are", "source", name, "err", r.err)
 		}
+		r.stop() // nor is anything taken
+		taking.Wait()
 	}()
+}
+
+// takeInterval is how often a source is asked to take what is due.
+const takeInterval = 20 * time.Second
+
+// take has a source take what it was asked to, until ctx ends. An error is said
+// when it is another than before.
+func (w *watching) take(ctx context.Context, name string, r *runningSource, t ingest.Taker) {
+	record := func(ctx context.Context, s schema.Statement) error {
+		envelope, err := w.b.observer.SignStatement(s)
+		if err != nil {
+			return err
+		}
+		namespace := r.config.Namespace
+		if namespace == "" {
+			namespace = schema.DefaultNamespace
+		}
+		_, err = w.b.log.Append(ctx, schema.Batch{
+			Namespace: namespace, Source: "take:" + name, Submitter: w.b.observer.ID(), Envelopes: []schema.Envelope{envelope},
+		})
+		return err
+	}
+	again := time.NewTicker(takeInterval)
+	defer again.Stop()
+	for said := ""; ; {
+		err := t.Take(ctx, time.Now(), record)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			said = ""
+		case err.Error() != said:
+			said = err.Error()
+			w.logger.Error("taking", "source", name, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
 }
 
 // close ends all watching.

@@ -166,6 +166,8 @@ func apply(t *testing.T, o *object, query string) {
 const (
 	argoPart    = "components/argo"
 	tektonPart  = "components/tekton"
+	csiPart     = "components/csi"
+	takePart    = "components/csi-take"
 	monitorPart = "components/servicemonitor"
 )
 
@@ -180,7 +182,7 @@ func TestServerTakesAll(t *testing.T) {
 	}{
 		{"base", nil},
 		{"overlays/laptop", nil},
-		{"overlays/laptop", []string{argoPart, monitorPart}},
+		{"overlays/laptop", []string{argoPart, csiPart, takePart, monitorPart}},
 	} {
 		all := render(t, tt.dir, tt.components...)
 		for i := range all {

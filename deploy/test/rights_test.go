@@ -18,6 +18,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/argo"
+	"github.com/retrace-ledger/retrace/ingest/csi"
 	"github.com/retrace-ledger/retrace/ingest/kube/kubetest"
 	"github.com/retrace-ledger/retrace/ingest/kubernetes"
 	"github.com/retrace-ledger/retrace/ingest/tekton"
@@ -117,8 +118,10 @@ func access(r *http.Request) string {
 	}
 	verb := "list"
 	switch {
+	case r.Method == http.MethodPost:
+		verb = "create"
 	case r.Method != http.MethodGet:
-		verb = r.Method
+		verb = strings.ToLower(r.Method)
 	case r.URL.Query().Get("watch") != "":
 		verb = "watch"
 	case len(parts) > 1:
@@ -220,7 +223,7 @@ func world(t *testing.T, namespace string) {
 // given, and holds the rights to what it asked for: a right that nobody uses is
 // one too many.
 func TestRights(t *testing.T) {
-	token := account(t, "", argoPart, tektonPart)
+	token := account(t, "", argoPart, tektonPart, csiPart)
 	world(t, server.Namespace(t, "rights"))
 	for _, tt := range []struct {
 		kind ingest.Kind
@@ -229,9 +232,10 @@ func TestRights(t *testing.T) {
 		{kubernetes.Kind(), "retrace-kubernetes"},
 		{argo.Kind(), "retrace-argo"},
 		{tekton.Kind(), "retrace-tekton"},
+		{csi.Kind(), "retrace-csi"},
 	} {
 		var role struct{ Rules []rule }
-		one(t, render(t, "base", argoPart, tektonPart), "ClusterRole", tt.role).decode(t, &role)
+		one(t, render(t, "base", argoPart, tektonPart, csiPart), "ClusterRole", tt.role).decode(t, &role)
 		asked, may := read(t, tt.kind, tt.kind.Name+"://cluster", token), rights(role.Rules)
 		t.Logf("%s asks to %s", tt.kind.Name, strings.Join(asked, ", "))
 		if !slices.Equal(asked, may) {
@@ -245,9 +249,9 @@ func TestRights(t *testing.T) {
 func TestOneNamespace(t *testing.T) {
 	kubetest.Need(t, server, missing)
 	namespace := server.Namespace(t, "narrow")
-	token := account(t, namespace, argoPart, tektonPart)
+	token := account(t, namespace, argoPart, tektonPart, csiPart)
 	world(t, namespace)
-	for _, kind := range []ingest.Kind{kubernetes.Kind(), argo.Kind(), tekton.Kind()} {
+	for _, kind := range []ingest.Kind{kubernetes.Kind(), argo.Kind(), tekton.Kind(), csi.Kind()} {
 		read(t, kind, kind.Name+"://cluster/"+namespace, token)
 	}
 	ask(t, token, "GET", "/api/v1/namespaces/"+namespace+"/pods", nil, http.StatusOK)
@@ -263,7 +267,7 @@ func TestNoMoreRights(t *testing.T) {
 	accounts := "/api/v1/namespaces/" + server.Namespace(t, "nobody") + "/serviceaccounts"
 	server.Do(t, "POST", accounts, map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "nobody"}})
 	nobody := tokenOf(t, accounts+"/nobody")
-	for _, components := range [][]string{nil, {argoPart}, {argoPart, tektonPart}} {
+	for _, components := range [][]string{nil, {argoPart}, {argoPart, tektonPart}, {csiPart}, {csiPart, takePart}} {
 		t.Run(fmt.Sprint(components), func(t *testing.T) {
 			token := account(t, "", components...)
 			var want []rule
@@ -283,7 +287,15 @@ func TestNoMoreRights(t *testing.T) {
 			}
 
 			ask(t, token, "GET", "/api/v1/pods", nil, http.StatusOK)
+			if !slices.Contains(components, takePart) {
+				ask(t, token, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots", map[string]any{}, http.StatusForbidden)
+				ask(t, token, "DELETE", "/apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots/raw", map[string]any{}, http.StatusForbidden)
+			}
 			for _, no := range []struct{ method, path string }{
+				{"PATCH", "/apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots/raw"},
+				{"DELETE", "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content-1"},
+				{"DELETE", "/api/v1/namespaces/default/persistentvolumeclaims/raw"},
+				{"POST", "/api/v1/namespaces/default/persistentvolumeclaims"},
 				{"GET", "/api/v1/secrets"},
 				{"GET", "/api/v1/namespaces/retrace/secrets/retrace-tls"},
 				{"GET", "/api/v1/configmaps"},

@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/argo"
+	"github.com/retrace-ledger/retrace/ingest/csi"
 	"github.com/retrace-ledger/retrace/ingest/git"
 	"github.com/retrace-ledger/retrace/ingest/kubernetes"
 	"github.com/retrace-ledger/retrace/ingest/mlflow"
@@ -25,5 +26,6 @@ func Kinds() []ingest.Kind {
 		s3.Kind(),
 		kubernetes.Kind(),
 		mlflow.Kind(),
+		csi.Kind(),
 	}
 }

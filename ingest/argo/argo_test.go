@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -229,21 +230,32 @@ func TestVolumeSnapshots(t *testing.T) {
 	}
 	server.Define(t, "snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot", false)
 	server.DefineWide(t, "snapshot.storage.k8s.io", "v1", "volumesnapshotcontents", "VolumeSnapshotContent", false)
-	take := func(name, claim, created, content string, ready bool) {
-		server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/"+c.namespace+"/volumesnapshots", map[string]any{
+	take := func(name, claim, created, content string, ready bool) (uid string) {
+		var made struct {
+			Metadata struct {
+				UID string `json:"uid"`
+			} `json:"metadata"`
+		}
+		if err := json.Unmarshal(server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/namespaces/"+c.namespace+"/volumesnapshots", map[string]any{
 			"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": map[string]any{"name": name},
 			"spec":   map[string]any{"source": map[string]any{"persistentVolumeClaimName": claim}},
 			"status": map[string]any{"boundVolumeSnapshotContentName": content, "creationTime": created, "readyToUse": ready},
-		})
+		}), &made); err != nil {
+			t.Fatal(err)
+		}
+		return made.Metadata.UID
 	}
 	content := "content-" + c.namespace
+	take("before", "raw", "2026-08-01T10:01:00Z", content, true) // while the step ran
+	uid := take("after", "raw", "2026-08-01T10:02:30Z", content, true)
 	server.Do(t, "POST", "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents", map[string]any{
 		"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": map[string]any{"name": content},
-		"spec": map[string]any{"driver": "ebs.csi.example.com", "deletionPolicy": "Delete"}, "status": map[string]any{"snapshotHandle": "snap-0123"},
+		"spec": map[string]any{"driver": "ebs.csi.example.com", "deletionPolicy": "Delete",
+			"volumeSnapshotRef": map[string]any{"kind": "VolumeSnapshot", "namespace": c.namespace, "name": "after", "uid": uid}},
+		"status": map[string]any{"snapshotHandle": "snap-0123"},
 	})
-	take("before", "raw", "2026-08-01T10:01:00Z", content, true) // while the step ran
-	take("after", "raw", "2026-08-01T10:02:30Z", content, true)
 	take("unknown", "raw", "2026-08-01T10:03:00Z", "nobody", true)
+	take("thief", "raw", "2026-08-01T10:04:00Z", content, true) // names a content that is another's
 	take("pending", "raw", "2026-08-01T10:03:00Z", content, false)
 	take("other", "another", "2026-08-01T10:02:30Z", content, true)
 	c.run(t, "forecast-1", "Succeeded")
@@ -254,7 +266,7 @@ func TestVolumeSnapshots(t *testing.T) {
 			got = append(got, strings.TrimSpace(line))
 		}
 	}
-	want := []string{"makes /raw uri:csi://ebs.csi.example.com/snap-0123", "makes /raw uri:volumesnapshot://" + c.namespace + "/unknown#UID"}
+	want := []string{"makes /raw uri:csi://ebs.csi.example.com/snap-0123", "makes /raw uri:volumesnapshot://" + c.namespace + "/unknown#UID", "makes /raw uri:volumesnapshot://" + c.namespace + "/thief#UID"}
 	if !slices.Equal(got, want) {
 		t.Errorf("snapshots %q, want %q:\n%s", got, want, said)
 	}
@@ -315,6 +327,36 @@ func TestWithheld(t *testing.T) {
 		}
 		if !slices.Contains(f.Step.Secrets, "api_token") {
 			t.Errorf("the run does not say that a parameter was withheld: %v", f.Step.Secrets)
+		}
+	}
+}
+
+// TestKale reads what Kale writes on a pipeline that it makes of a notebook, and on
+// its steps, beside the labels.
+func TestKale(t *testing.T) {
+	raw := strings.Replace(workflowJSON("n", "Succeeded"), `"generateName": "forecast-",`, `"uid": "u", "generateName": "forecast-", "annotations": {"kubeflow-kale.org/kfp-run-uuid": "0f1e", "note": "x"},`, 1)
+	raw = strings.Replace(raw, `{"name": "prepare", "container"`, `{"name": "prepare", "metadata": {"annotations": {"kubeflow-kale.org/volume-name-parameters": "[\"create-volume-1\"]", "other": "y"}, "labels": {"kubeflow-kale.org/state": "1", "app": "z"}}, "container"`, 1)
+	statements, err := Statements([]byte(raw), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range map[int]map[string]string{
+		0:                   {"team": "demand", "kubeflow-kale.org/kfp-run-uuid": "0f1e", "kubeflow-kale.org/volume-name-parameters": `["create-volume-1"]`, "kubeflow-kale.org/state": "1"},
+		1:                   {"team": "demand", "kubeflow-kale.org/kfp-run-uuid": "0f1e"},
+		len(statements) - 1: {"team": "demand", "kubeflow-kale.org/kfp-run-uuid": "0f1e"},
+	} {
+		var p struct {
+			BuildDefinition struct {
+				ExternalParameters struct {
+					Labels map[string]string `json:"labels"`
+				} `json:"externalParameters"`
+			} `json:"buildDefinition"`
+		}
+		if err := json.Unmarshal(statements[i].Predicate, &p); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.BuildDefinition.ExternalParameters.Labels; !maps.Equal(got, want) {
+			t.Errorf("labels of statement %d are %v, want %v", i, got, want)
 		}
 	}
 }

@@ -7,16 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/retrace-ledger/retrace/ingest/kube"
-)
-
-// Types of snapshots of volumes (kubernetes-csi/external-snapshotter). They are
-// definitions of their own, and can be missing.
-var (
-	volumeSnapshots = kube.Type{Group: "snapshot.storage.k8s.io", Version: "v1", Plural: "volumesnapshots", Kind: "VolumeSnapshot"}
-	volumeContents  = kube.Type{Group: "snapshot.storage.k8s.io", Version: "v1", Plural: "volumesnapshotcontents", Kind: "VolumeSnapshotContent"}
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // taken is a snapshot of a claim.
@@ -34,36 +26,25 @@ func (s *source) snapshots(ctx context.Context, w *workflow) error {
 		return nil
 	}
 	w.taken = map[string][]taken{}
-	for o, err := range s.client.List(ctx, volumeSnapshots, w.Metadata.Namespace) {
+	for o, err := range s.client.List(ctx, kube.VolumeSnapshots, w.Metadata.Namespace) {
 		if unavailable(err) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		var v struct {
-			Spec struct {
-				Source struct {
-					Claim string `json:"persistentVolumeClaimName"`
-				} `json:"source"`
-			} `json:"spec"`
-			Status struct {
-				Content string    `json:"boundVolumeSnapshotContentName"`
-				Created time.Time `json:"creationTime"`
-				Ready   bool      `json:"readyToUse"`
-			} `json:"status"`
-		}
-		if json.Unmarshal(o.Raw, &v) != nil || !v.Status.Ready || v.Status.Created.IsZero() || !slices.Contains(claims, v.Spec.Source.Claim) {
+		v, err := kube.ParseVolumeSnapshot(o)
+		if err != nil || !v.Ready || !slices.Contains(claims, v.Claim) {
 			continue // not one of ours, or none yet; an odd one says nothing
 		}
-		uri, deleted, err := s.handle(ctx, v.Status.Content)
+		uri, deleted, err := s.handle(ctx, v)
 		if err != nil {
 			return err
 		}
 		if uri == "" {
-			uri = "volumesnapshot://" + w.Metadata.Namespace + "/" + o.Meta.Name + "#" + o.Meta.UID
+			uri = v.Name()
 		}
-		w.taken[v.Spec.Source.Claim] = append(w.taken[v.Spec.Source.Claim], taken{uri, v.Status.Created, deleted})
+		w.taken[v.Claim] = append(w.taken[v.Claim], taken{uri, v.Created, deleted})
 	}
 	for _, all := range w.taken {
 		slices.SortFunc(all, func(a, b taken) int { return a.at.Compare(b.at) })
@@ -72,31 +53,23 @@ func (s *source) snapshots(ctx context.Context, w *workflow) error {
 }
 
 // handle is what a driver calls a snapshot, as a URI, and whether it goes with the
-// object; "" where the cluster does not tell.
-func (s *source) handle(ctx context.Context, content string) (uri string, deleted bool, err error) {
-	if content == "" {
+// object; "" where the cluster does not tell, or the content is another's.
+func (s *source) handle(ctx context.Context, v *kube.VolumeSnapshot) (uri string, deleted bool, err error) {
+	if v.Content == "" {
 		return "", false, nil
 	}
-	o, err := s.client.Get(ctx, volumeContents, "", content)
+	o, err := s.client.Get(ctx, kube.VolumeSnapshotContents, "", v.Content)
 	if unavailable(err) {
 		return "", false, nil
 	}
 	if err != nil {
 		return "", false, err
 	}
-	var c struct {
-		Spec struct {
-			Driver string `json:"driver"`
-			Policy string `json:"deletionPolicy"`
-		} `json:"spec"`
-		Status struct {
-			Handle string `json:"snapshotHandle"`
-		} `json:"status"`
-	}
-	if json.Unmarshal(o.Raw, &c) != nil || c.Spec.Driver == "" || c.Status.Handle == "" {
+	c, err := kube.ParseVolumeSnapshotContent(o)
+	if err != nil || v.Bound(c) != nil {
 		return "", false, nil
 	}
-	return "csi://" + c.Spec.Driver + "/" + c.Status.Handle, c.Spec.Policy == "Delete", nil
+	return c.URI(), c.URI() != "" && c.Policy == schema.PolicyDelete, nil
 }
 
 // unavailable says whether a type is not there, or not for us to read.

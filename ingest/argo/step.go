@@ -97,7 +97,11 @@ func (w *workflow) statements(n *node, ran *image, naming ingest.Naming) ([]sche
 	s := &step{w: w, n: n, task: w.task(n), models: map[string]schema.Descriptor{}, metrics: map[string]any{}}
 	s.params = schema.StepParameters{
 		Engine: w.engine(), Namespace: w.Metadata.Namespace, Pipeline: w.pipeline(), Task: s.task,
-		Parent: w.Metadata.UID, Status: n.Phase, Parameters: map[string]string{}, Labels: labels(w.Metadata.Labels),
+		Parent: w.Metadata.UID, Status: n.Phase, Parameters: map[string]string{}, Labels: labels(w.Metadata.Labels, w.Metadata.Annotations),
+	}
+	if t := w.template(n); t != nil {
+		maps.Copy(s.params.Labels, labels(nil, t.Metadata.Annotations))
+		maps.Copy(s.params.Labels, labels(nil, t.Metadata.Labels))
 	}
 	if err := s.read(ran, naming); err != nil {
 		return nil, err
@@ -526,7 +530,7 @@ func (w *workflow) run(deleted bool) (schema.Statement, error) {
 	s := &step{w: w, n: &node{Phase: "Succeeded"}, metrics: map[string]any{}}
 	s.params = schema.StepParameters{
 		Engine: w.engine(), Namespace: w.Metadata.Namespace, Pipeline: w.pipeline(), Status: phase,
-		Parameters: map[string]string{}, Labels: labels(w.Metadata.Labels),
+		Parameters: map[string]string{}, Labels: labels(w.Metadata.Labels, w.Metadata.Annotations),
 	}
 	if deleted && !ended(phase) {
 		s.params.Status = "Deleted"
@@ -589,13 +593,26 @@ func volatile(label string) bool {
 	return false
 }
 
-// labels are those that stay as they are and are not secrets.
-func labels(all map[string]string) map[string]string {
+// kale begins what Kale writes on pipelines that it makes of notebooks, and on
+// their steps.
+const kale = "kubeflow-kale.org/"
+
+// labels are those that stay as they are and are not secrets, with the
+// annotations that Kale wrote.
+func labels(all, annotations map[string]string) map[string]string {
 	kept := map[string]string{}
-	for k, v := range all {
+	keep := func(k, v string) {
 		if !volatile(k) && ingest.SecretValue(v) == "" && ingest.SecretName(k, v) == "" {
 			kept[k] = v
 		}
+	}
+	for k, v := range annotations {
+		if strings.HasPrefix(k, kale) && len(v) <= maxParameter {
+			keep(k, v)
+		}
+	}
+	for k, v := range all {
+		keep(k, v)
 	}
 	return kept
 }

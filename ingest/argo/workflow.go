@@ -118,6 +118,10 @@ type template struct {
 	Container *container `json:"container"`
 	Script    *container `json:"script"`
 	Volumes   []volume   `json:"volumes"`
+	Metadata  struct {   // of its pods
+		Labels      map[string]string `json:"labels"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
 
 	raw jsontext.Value
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func gone(err error) bool {
 	return errors.As(err, &status) && (status.Code == http.StatusGone || status.Reason == "Expired")
 }
 
-// Client asks one API server. It only reads.
+// Client asks one API server. It reads, but for what write.go has.
 type Client struct {
 	base *url.URL
 	http *http.Client // nil outside of a cluster that the settings are for
@@ -185,6 +186,11 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, v any) 
 
 // open begins a request. An answer that is no success is a *StatusError.
 func (c *Client) open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	return c.send(ctx, http.MethodGet, path, query, "", nil)
+}
+
+// send begins a request with a body, nil for none.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, contentType string, content []byte) (io.ReadCloser, error) {
 	if c.http == nil {
 		return nil, errOutside
 	}
@@ -192,12 +198,15 @@ func (c *Client) open(ctx context.Context, path string, query url.Values) (io.Re
 	u := *c.base
 	u.Path = strings.TrimSuffix(u.Path, "/") + path
 	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
 	// What is answered may take its time, a watch minutes; that it begins may not.
 	impatient := time.AfterFunc(answerTimeout, cancel)
 	resp, err := c.http.Do(req)
@@ -208,7 +217,7 @@ func (c *Client) open(ctx context.Context, path string, query url.Values) (io.Re
 		cancel()
 		return nil, fmt.Errorf("asking for %s: %w", path, err)
 	}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode == http.StatusOK || method == http.MethodPost && resp.StatusCode == http.StatusCreated {
 		return &answer{resp.Body, cancel}, nil
 	}
 	defer cancel()
