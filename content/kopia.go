@@ -136,10 +136,17 @@ func (r *repository) begin(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
+// Prefixes of objects. What has one lies in packs of its own, so that listings
+// are read without what they list.
+const (
+	bytesOfFiles kopiacontent.IDPrefix = ""
+	pages        kopiacontent.IDPrefix = "k"
+)
+
 // write keeps what fill writes as one object and returns its handle.
-func (s *session) write(ctx context.Context, fill func(io.Writer) error) (string, error) {
+func (s *session) write(ctx context.Context, prefix kopiacontent.IDPrefix, fill func(io.Writer) error) (string, error) {
 	w := s.w.NewObjectWriter(ctx, object.WriterOptions{
-		Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
+		Prefix: prefix, Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
 	})
 	defer w.Close()
 	if err := fill(w); err != nil {

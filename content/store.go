@@ -25,10 +25,14 @@ var ErrNotKept = errors.New("is not in the content store")
 type Store struct {
 	dir     string
 	exclude []string
+	cache   string
+	owner   string
+	remote  *Remote // nil for a store in dir alone
 	keys    keyIndex
 
-	mu  sync.Mutex
-	rep *repository // nil until bytes are read or written
+	mu        sync.Mutex
+	rep       *repository // nil until bytes are read or written
+	collected string      // what the marker of Collect said when rep was read
 }
 
 // Options of a store. The zero value excludes nothing.
@@ -36,6 +40,12 @@ type Options struct {
 	// Exclude are files and folders that are left out of whatever is kept,
 	// such as the ledger's own folder.
 	Exclude []string
+	// Cache is a folder for what was read of folders by Snapshot. Empty for
+	// none: every file is read each time.
+	Cache string
+	// Owner tells the ledgers apart that share the store: the holders that one
+	// names are its own. A ledger's origin serves.
+	Owner string
 }
 
 // Open returns the store in dir. It reads and writes nothing: the folder is
@@ -48,6 +58,7 @@ func Open(_ context.Context, dir string, opts *Options) (*Store, error) {
 	}
 	s := &Store{dir: abs, keys: keyIndex{dir: filepath.Join(abs, "keys")}}
 	if opts != nil {
+		s.cache, s.owner = opts.Cache, opts.Owner
 		for _, e := range opts.Exclude {
 			if e, err = filepath.Abs(e); err != nil {
 				return nil, fmt.Errorf("opening the content store %s: %w", dir, err)
@@ -141,7 +152,7 @@ func (s *Store) lookup(key schema.Key) (record, Info, error) {
 		return r, Info{}, fmt.Errorf("%s %w", key, ErrNotKept)
 	}
 	info := Info{Type: typeFile, Size: r.size, Key: at, Handle: r.handle}
-	if r.kind == kindFolder {
+	if r.folder() {
 		info.Type = typeFolder
 	}
 	return r, info, nil
@@ -166,7 +177,7 @@ func (s *Store) Alias(ctx context.Context, key, target schema.Key) error {
 		return err
 	}
 	defer unlock()
-	return s.keys.add(map[schema.Key]record{key: {kind: kindAlias, size: info.Size, handle: string(info.Key)}})
+	return s.keys.add(line{key, record{kind: kindAlias, size: info.Size, handle: string(info.Key)}})
 }
 
 // lock waits until no other goroutine or process adds to the store.

@@ -42,6 +42,11 @@ type Verified struct {
 // that something could not be checked, not that it is wrong.
 func (s *Store) Verify(ctx context.Context, report func(Finding)) (Verified, error) {
 	v := &verification{ctx: ctx, report: report, records: map[schema.Key]record{}}
+	leave, err := s.enterToRead(ctx)
+	if err != nil {
+		return v.result, err
+	}
+	defer leave()
 	bad, err := s.keys.each(func(k schema.Key, r record) { v.records[k] = r })
 	if err != nil {
 		return v.result, err
@@ -127,9 +132,9 @@ func (v *verification) all() error {
 			if _, ok := v.records[schema.Key(r.handle)]; !ok {
 				v.find(k, fmt.Sprintf("it stands for %s, which is not kept", r.handle))
 			}
-		case kindFile:
+		case kindFile, kindMember:
 			g.Go(func() error { return v.file(ctx, k, r.size, r.handle, "") })
-		case kindFolder:
+		case kindFolder, kindHeld:
 			g.Go(func() error { return v.folder(ctx, k, r.handle) })
 		}
 	}

@@ -73,7 +73,7 @@ type state struct {
 
 // indexVersion is the version of the keys above. An index of another version
 // is deleted and built again.
-const indexVersion = 7
+const indexVersion = 8
 
 type trustEntry struct {
 	Index int64

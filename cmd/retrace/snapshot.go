@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) snapshotCmd() *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	cmd := &cobra.Command{
 		Use:   "snapshot DIR",
 		Short: "Take and record a content-addressed snapshot of a folder",
 		Long: `Keep the content of a folder in the ledger's deduplicating store and record its
@@ -28,14 +29,16 @@ recorded once.`,
 				return err
 			}
 			defer b.Close()
-			return a.snapshot(cmd, b, args[0])
+			return a.snapshot(cmd, b, args[0], all)
 		},
 	}
+	cmd.Flags().BoolVar(&all, "read-all", false, "read every file, whether or not it changed since the last snapshot")
+	return cmd
 }
 
 // snapshot takes a snapshot of dir and moves the cursor of the folder, as a
 // watch of it would.
-func (a *app) snapshot(cmd *cobra.Command, b *book, dir string) error {
+func (a *app) snapshot(cmd *cobra.Command, b *book, dir string, all bool) error {
 	ctx := cmd.Context()
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -46,7 +49,7 @@ func (a *app) snapshot(cmd *cobra.Command, b *book, dir string) error {
 	if err != nil {
 		return err
 	}
-	s, to, err := snapshot.Take(ctx, b.store, abs, from)
+	s, to, err := snapshot.Take(ctx, b.store, abs, from, snapshot.Options{All: all})
 	if err != nil {
 		return cannot(err)
 	}

@@ -1,0 +1,4 @@
+package content
+
+// Remote is a place in an object store.
+type Remote struct{}
