@@ -76,5 +76,5 @@ func (s *Store) afresh(ctx context.Context) error {
 	return nil
 }
 
-// collections is the file that says how often was collected.
+// collections is the file that says when was collected last (see setMark).
 func (s *Store) collections() string { return filepath.Join(s.dir, "collected") }

@@ -22,6 +22,8 @@ import (
 	kopiacontent "github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/object"
+
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // keyDerivation turns the password into the key of the repository's format
@@ -143,10 +145,20 @@ const (
 	pages        kopiacontent.IDPrefix = "k"
 )
 
-// write keeps what fill writes as one object and returns its handle.
-func (s *session) write(ctx context.Context, prefix kopiacontent.IDPrefix, fill func(io.Writer) error) (string, error) {
+// fine is the size, in bytes, below which a file is cut into pieces of some
+// 256 KB, so that a row more in a table costs little. Larger ones are cut less
+// finely, since each piece costs memory wherever the store is open.
+const fine = 64 << 20
+
+// write keeps what fill writes, of about size bytes, as one object and returns
+// its handle.
+func (s *session) write(ctx context.Context, prefix kopiacontent.IDPrefix, size int64, fill func(io.Writer) error) (string, error) {
+	splitter := "" // the default, of some 4 MB
+	if size < fine {
+		splitter = "DYNAMIC-256K-BUZHASH"
+	}
 	w := s.w.NewObjectWriter(ctx, object.WriterOptions{
-		Prefix: prefix, Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
+		Prefix: prefix, Splitter: splitter, Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
 	})
 	defer w.Close()
 	if err := fill(w); err != nil {
@@ -169,6 +181,24 @@ func (s *session) commit(ctx context.Context, marker string, list sums) error {
 }
 
 func (s *session) close(ctx context.Context) error { return s.w.Close(context.WithoutCancel(ctx)) }
+
+// holds says whether the repository finds what was written to it, however its
+// clock went: nil if so.
+func (r *repository) holds(ctx context.Context, written map[schema.Key]record) error {
+	if err := r.rep.Refresh(ctx); err != nil {
+		return err
+	}
+	for k, w := range written {
+		id, err := object.ParseID(w.handle)
+		if err != nil {
+			return err
+		}
+		if _, err := r.rep.VerifyObject(ctx, id); err != nil {
+			return fmt.Errorf("%s was written and is not there: %w; is the clock right?", k, err)
+		}
+	}
+	return nil
+}
 
 // open reads an object. What another process added since is looked for once.
 func (r *repository) open(ctx context.Context, handle string) (io.ReadCloser, error) {

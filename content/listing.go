@@ -77,7 +77,7 @@ func (s *Store) list(ctx context.Context, w *session, files []schema.SnapshotFil
 }
 
 func writePage(ctx context.Context, w *session, members []member) (string, error) {
-	return w.write(ctx, pages, func(dst io.Writer) error {
+	return w.write(ctx, pages, 0, func(dst io.Writer) error {
 		return json.NewEncoder(dst).Encode(page{Version: 1, Members: members})
 	})
 }

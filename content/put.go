@@ -121,6 +121,15 @@ func (s *Store) keep(ctx context.Context, t *tree, key schema.Key, files []schem
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	mark, err := parseMark(s.collected)
+	s.mu.Unlock()
+	if err == nil {
+		err = waitPast(ctx, mark)
+	}
+	if err != nil {
+		return err
+	}
 	w, err := rep.begin(ctx)
 	if err != nil {
 		return err
@@ -144,6 +153,11 @@ func (s *Store) keep(ctx context.Context, t *tree, key schema.Key, files []schem
 	defer unlock()
 	if err := w.commit(ctx, s.marker(), s.sums()); err != nil {
 		return err
+	}
+	if mark > 0 {
+		if err := rep.holds(ctx, added); err != nil {
+			return err
+		}
 	}
 	var lines []line
 	for k, r := range added {
@@ -209,7 +223,7 @@ func (s *Store) upload(ctx context.Context, w *session, t *tree, files []schema.
 			continue
 		}
 		g.Go(func() error {
-			handle, err := w.write(gctx, bytesOfFiles, func(dst io.Writer) error { return t.copy(gctx, f, dst) })
+			handle, err := w.write(gctx, bytesOfFiles, f.Size, func(dst io.Writer) error { return t.copy(gctx, f, dst) })
 			if err != nil {
 				return err
 			}

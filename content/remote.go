@@ -1,4 +1,10 @@
 package content
 
-// Remote is a place in an object store.
-type Remote struct{}
+// Remote is a prefix of a bucket of an object store.
+type Remote struct {
+	Bucket, Prefix       string
+	Endpoint             string // URL; Amazon's if empty
+	Region               string
+	AccessKey, SecretKey string
+	Password             string // encrypts all that is kept there
+}

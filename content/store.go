@@ -30,6 +30,8 @@ type Store struct {
 	remote  *Remote // nil for a store in dir alone
 	keys    keyIndex
 
+	step func() error // called between the steps of Collect by tests
+
 	mu        sync.Mutex
 	rep       *repository // nil until bytes are read or written
 	collected string      // what the marker of Collect said when rep was read
@@ -46,6 +48,9 @@ type Options struct {
 	// Owner tells the ledgers apart that share the store: the holders that one
 	// names are its own. A ledger's origin serves.
 	Owner string
+	// Remote keeps the bytes in an object store; nil keeps them in the folder of
+	// the store.
+	Remote *Remote
 }
 
 // Open returns the store in dir. It reads and writes nothing: the folder is
@@ -58,7 +63,7 @@ func Open(_ context.Context, dir string, opts *Options) (*Store, error) {
 	}
 	s := &Store{dir: abs, keys: keyIndex{dir: filepath.Join(abs, "keys")}}
 	if opts != nil {
-		s.cache, s.owner = opts.Cache, opts.Owner
+		s.cache, s.owner, s.remote = opts.Cache, opts.Owner, opts.Remote
 		for _, e := range opts.Exclude {
 			if e, err = filepath.Abs(e); err != nil {
 				return nil, fmt.Errorf("opening the content store %s: %w", dir, err)

@@ -201,6 +201,12 @@ func parseCursor(cursor string) (position, error) {
 	return p, nil
 }
 
+// At is the folder that a cursor stands for; "" for none.
+func At(cursor string) (schema.Key, error) {
+	p, err := parseCursor(cursor)
+	return p.Tree, err
+}
+
 func observe(ctx context.Context, store Store, dir, cursor string, opts Options) (ingest.Event, error) {
 	var e ingest.Event
 	last, err := parseCursor(cursor)
