@@ -47,7 +47,7 @@ func (s *Store) Holding(_ context.Context, key schema.Key, holder string) (Holdi
 
 // Release ends that the folders of keys are kept for holder. Their bytes go with
 // the next Collect, unless somebody else has them kept.
-func (s *Store) Release(_ context.Context, holder string, keys []schema.Key) error {
+func (s *Store) Release(ctx context.Context, holder string, keys []schema.Key) error {
 	var lines []line
 	for _, k := range keys {
 		_, _, err := s.lookup(k)
@@ -66,8 +66,11 @@ func (s *Store) Release(_ context.Context, holder string, keys []schema.Key) err
 		return err
 	}
 	defer unlock()
-	return s.keys.add(lines...)
+	return s.record(ctx, lines...)
 }
+
+// ErrRemote says that a store in an object store is not collected.
+var ErrRemote = errors.New("nothing is collected in an object store: other machines may be writing to it")
 
 // Collected says what Collect did.
 type Collected struct {
@@ -88,6 +91,9 @@ type Collected struct {
 // next Collect removes.
 func (s *Store) Collect(ctx context.Context, needed func(schema.Key) (bool, error)) (Collected, error) {
 	var c Collected
+	if s.remote != nil {
+		return c, ErrRemote
+	}
 	made, err := s.made()
 	if err != nil || !made {
 		return c, err

@@ -44,7 +44,7 @@ func (s *Store) Fetch(ctx context.Context, key schema.Key, path string) error {
 		return fmt.Errorf("laying out %s at %s: %w", key, path, err)
 	}
 	defer leave()
-	r, info, err := s.lookup(key)
+	r, info, err := s.find(ctx, key)
 	if err != nil {
 		return fmt.Errorf("laying out %s at %s: %w", key, path, err)
 	}
@@ -210,7 +210,7 @@ func (s *Store) Open(ctx context.Context, key schema.Key) (_ io.ReadCloser, err 
 			leave()
 		}
 	}()
-	r, info, err := s.lookup(key)
+	r, info, err := s.find(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading %w", err)
 	}
@@ -247,7 +247,7 @@ func (s *Store) WriteTar(ctx context.Context, key schema.Key, w io.Writer) error
 		return fmt.Errorf("reading %s: %w", key, err)
 	}
 	defer leave()
-	r, info, err := s.lookup(key)
+	r, info, err := s.find(ctx, key)
 	if err != nil {
 		return fmt.Errorf("reading %w", err)
 	}

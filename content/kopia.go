@@ -36,9 +36,9 @@ const keyDerivation = "pbkdf2-sha256-600000"
 // with the disk.
 const compressor = "s2-default"
 
-// repository is an open kopia repository in a folder.
+// repository is an open kopia repository.
 type repository struct {
-	dir string
+	dir string // "" for one in an object store
 	rep repo.Repository
 }
 
@@ -58,7 +58,13 @@ func createRepository(ctx context.Context, dir, passwordFile string) error {
 	if err != nil {
 		return err
 	}
-	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
+	err = initialize(ctx, st, password)
+	return errors.Join(err, st.Close(ctx))
+}
+
+// initialize makes an empty repository in st.
+func initialize(ctx context.Context, st blob.Storage, password string) error {
+	return repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
 		BlockFormat: format.ContentFormat{
 			// 256 bits; the default cuts its hash to 128.
 			Hash: "HMAC-SHA256", Encryption: "AES256-GCM-HMAC-SHA256",
@@ -67,7 +73,6 @@ func createRepository(ctx context.Context, dir, passwordFile string) error {
 		},
 		FormatBlockKeyDerivationAlgorithm: keyDerivation,
 	}, password)
-	return errors.Join(err, st.Close(ctx))
 }
 
 func storageOptions(dir string) *filesystem.Options {
@@ -77,9 +82,7 @@ func storageOptions(dir string) *filesystem.Options {
 	}
 }
 
-// openRepository opens the repository in dir. kopia wants a configuration file
-// that names the place; it is written anew each time, so that the store can be
-// moved and be read where nothing can be written.
+// openRepository opens the repository in dir.
 func openRepository(ctx context.Context, dir, passwordFile string) (*repository, error) {
 	password, err := os.ReadFile(passwordFile)
 	if err != nil {
@@ -88,13 +91,25 @@ func openRepository(ctx context.Context, dir, passwordFile string) (*repository,
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(repo.LocalConfig{
+	r, err := connect(ctx, repo.LocalConfig{
 		Storage: &blob.ConnectionInfo{Type: "filesystem", Config: storageOptions(dir)},
 		// No cache: the repository is local already, and what is verified must
 		// come from it.
-		Caching:       &kopiacontent.CachingOptions{},
-		ClientOptions: repo.ClientOptions{Hostname: "retrace", Username: "retrace"},
-	})
+		Caching: &kopiacontent.CachingOptions{},
+	}, string(bytes.TrimSpace(password)))
+	if err != nil {
+		return nil, err
+	}
+	r.dir = dir
+	return r, nil
+}
+
+// connect opens a repository. kopia wants a configuration file that names the
+// place; it is written anew each time, so that a store can be moved and be read
+// where nothing can be written.
+func connect(ctx context.Context, c repo.LocalConfig, password string) (*repository, error) {
+	c.ClientOptions = repo.ClientOptions{Hostname: "retrace", Username: "retrace"}
+	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
@@ -107,9 +122,9 @@ func openRepository(ctx context.Context, dir, passwordFile string) (*repository,
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, err
 	}
-	r := &repository{dir: dir}
+	r := &repository{}
 	// The repository outlives the call that happened to open it.
-	r.rep, err = repo.Open(context.WithoutCancel(ctx), file, string(bytes.TrimSpace(password)), &repo.Options{
+	r.rep, err = repo.Open(context.WithoutCancel(ctx), file, password, &repo.Options{
 		DisableInternalLog: true,
 		OnFatalError:       func(error) {}, // the operation fails with it as well; the default ends the process
 	})
@@ -176,6 +191,9 @@ func (s *session) write(ctx context.Context, prefix kopiacontent.IDPrefix, size 
 func (s *session) commit(ctx context.Context, marker string, list sums) error {
 	if err := s.w.Flush(ctx); err != nil {
 		return err
+	}
+	if s.r.dir == "" {
+		return nil // what an object store has taken is durable
 	}
 	return syncBlobs(ctx, s.r.dir, marker, list, s.started)
 }

@@ -110,10 +110,13 @@ func (s *Store) Digest(ctx context.Context, path string, exclude ...string) (sch
 
 // keep writes what the store lacks of t and adds its keys.
 func (s *Store) keep(ctx context.Context, t *tree, key schema.Key, files []schema.SnapshotFile, holder string) error {
+	if err := s.pull(ctx); err != nil {
+		return err
+	}
 	r, _, err := s.lookup(key)
 	switch {
 	case err == nil:
-		return s.hold(key, r, holder)
+		return s.hold(ctx, key, r, holder)
 	case !errors.Is(err, ErrNotKept):
 		return err
 	}
@@ -170,11 +173,11 @@ func (s *Store) keep(ctx context.Context, t *tree, key schema.Key, files []schem
 		}
 		lines = append(lines, line{k, r})
 	}
-	return s.keys.add(lines...)
+	return s.record(ctx, lines...)
 }
 
 // hold has what is kept under key kept for holder too, or for good.
-func (s *Store) hold(key schema.Key, r record, holder string) error {
+func (s *Store) hold(ctx context.Context, key schema.Key, r record, holder string) error {
 	var added line
 	switch mine, _ := s.keys.holds(key, s.holderID(holder)); {
 	case holder == "" && r.kind == kindHeld:
@@ -193,7 +196,7 @@ func (s *Store) hold(key schema.Key, r record, holder string) error {
 		return err
 	}
 	defer unlock()
-	return s.keys.add(added)
+	return s.record(ctx, added)
 }
 
 // holderID stands for a holder in a line of keys, which has no spaces.

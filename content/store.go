@@ -35,6 +35,7 @@ type Store struct {
 	mu        sync.Mutex
 	rep       *repository // nil until bytes are read or written
 	collected string      // what the marker of Collect said when rep was read
+	pulled    time.Time   // when a key was last looked for in the remote store
 }
 
 // Options of a store. The zero value excludes nothing.
@@ -128,8 +129,8 @@ type Info struct {
 }
 
 // Stat says what is kept under key; an error that is [ErrNotKept] if nothing.
-func (s *Store) Stat(_ context.Context, key schema.Key) (Info, error) {
-	_, info, err := s.lookup(key)
+func (s *Store) Stat(ctx context.Context, key schema.Key) (Info, error) {
+	_, info, err := s.find(ctx, key)
 	return info, err
 }
 
@@ -167,7 +168,7 @@ func (s *Store) lookup(key schema.Key) (record, Info, error) {
 // of a Git pack are found by its commit. Whoever fetches by an alias checks
 // the bytes by the alias's own rules.
 func (s *Store) Alias(ctx context.Context, key, target schema.Key) error {
-	r, info, err := s.lookup(target)
+	r, info, err := s.find(ctx, target)
 	if err != nil {
 		return fmt.Errorf("aliasing %s: %w", key, err)
 	}
@@ -182,7 +183,7 @@ func (s *Store) Alias(ctx context.Context, key, target schema.Key) error {
 		return err
 	}
 	defer unlock()
-	return s.keys.add(line{key, record{kind: kindAlias, size: info.Size, handle: string(info.Key)}})
+	return s.record(ctx, line{key, record{kind: kindAlias, size: info.Size, handle: string(info.Key)}})
 }
 
 // lock waits until no other goroutine or process adds to the store.
@@ -210,17 +211,25 @@ func (s *Store) repository(ctx context.Context, create bool) (*repository, error
 	if s.rep != nil {
 		return s.rep, nil
 	}
-	if create {
-		if err := s.create(ctx); err != nil {
-			return nil, fmt.Errorf("making the content store %s: %w", s.dir, err)
-		}
-	}
-	r, err := openRepository(ctx, s.blobs(), s.password())
+	r, err := s.openRepository(ctx, create)
 	if err != nil {
 		return nil, fmt.Errorf("opening the content store %s: %w", s.dir, err)
 	}
 	s.rep = r
 	return r, nil
+}
+
+// openRepository opens kopia anew.
+func (s *Store) openRepository(ctx context.Context, create bool) (*repository, error) {
+	if s.remote != nil {
+		return s.remote.open(ctx, filepath.Join(s.dir, "cache"), create)
+	}
+	if create {
+		if err := s.create(ctx); err != nil {
+			return nil, fmt.Errorf("making it: %w", err)
+		}
+	}
+	return openRepository(ctx, s.blobs(), s.password())
 }
 
 // create makes the repository unless there is one. It is made beside its place

@@ -47,6 +47,9 @@ func (s *Store) Verify(ctx context.Context, report func(Finding)) (Verified, err
 		return v.result, err
 	}
 	defer leave()
+	if err := s.pull(ctx); err != nil {
+		return v.result, err
+	}
 	bad, err := s.keys.each(func(k schema.Key, r record) { v.records[k] = r })
 	if err != nil {
 		return v.result, err
@@ -58,14 +61,16 @@ func (s *Store) Verify(ctx context.Context, report func(Finding)) (Verified, err
 	if v.collecting, err = s.unfinished(); err != nil {
 		return v.result, err
 	}
-	if err := v.files(s.sums(), s.blobs()); err != nil {
-		return v.result, err
+	if s.remote == nil {
+		if err := v.files(s.sums(), s.blobs()); err != nil {
+			return v.result, err
+		}
 	}
 	if len(v.records) == 0 {
 		return v.result, nil
 	}
 	// A repository of its own: one that is open has read the index before.
-	v.rep, err = openRepository(ctx, s.blobs(), s.password())
+	v.rep, err = s.openRepository(ctx, false)
 	if err != nil {
 		if ctx.Err() != nil || errors.Is(err, os.ErrPermission) {
 			return v.result, fmt.Errorf("opening the content store %s: %w", s.dir, err)
