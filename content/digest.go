@@ -259,7 +259,13 @@ func (t *tree) scan(ctx context.Context) ([]schema.SnapshotFile, error) {
 
 // list reads one folder.
 func (t *tree) list(dir string) ([]schema.SnapshotFile, error) {
-	d, err := t.root.Open(dir)
+	// Names are looked up in the folder itself, not along the whole path again.
+	below, err := t.root.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", t.at(dir), cause(err))
+	}
+	defer below.Close()
+	d, err := below.Open(".")
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", t.at(dir), cause(err))
 	}
@@ -271,7 +277,7 @@ func (t *tree) list(dir string) ([]schema.SnapshotFile, error) {
 	var files []schema.SnapshotFile
 	for _, name := range names {
 		member := path.Join(dir, name)
-		info, err := t.root.Lstat(member)
+		info, err := below.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("reading %s: it %w: it is gone", t.at(member), ErrChanged)
 		}
