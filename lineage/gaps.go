@@ -227,7 +227,7 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 		return fmt.Errorf("asking whether the content of %s is kept: %w", r.Key.Short(), err)
 	}
 	switch {
-	case ok && r.Durability == schema.SameDisk && !root:
+	case ok && r.Durability == schema.SameDisk:
 		c.add("non-durable-snapshot", r.Key, r.Name, entry, r.URI)
 	case !ok:
 		return c.missing(r, entry)

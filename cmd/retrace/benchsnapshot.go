@@ -32,7 +32,8 @@ few files again and again, and take a snapshot after each change, as ` + "`retra
 would. The baseline takes turns for the first rounds: "restic" (if installed, a
 process for each backup) or "links", a copy in which what did not change is a hard
 link, as rsync --link-dest makes. Bytes on the disk are those that the file system
-has allocated. A gigabyte and 1,000 snapshots take some twenty minutes and 5 GB.`,
+has allocated. A gigabyte and 1,000 snapshots take some twenty minutes and 5 GB.
+Interrupted, it ends with the rounds that it had.`,
 		Example: "  retrace bench snapshot\n  retrace bench snapshot --size 1000 --rounds 1000 --baseline restic",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -123,7 +124,7 @@ func (o *snapshotBench) run(ctx context.Context, dir string) (r snapshotResult, 
 	runner := ingest.NewRunner(source, name, b.log, b.observer, &ingest.Options{Submitter: b.observer.ID()})
 	take := func() (float64, error) {
 		started := time.Now()
-		_, err := runner.Once(ctx)
+		_, err := runner.Once(context.WithoutCancel(ctx))
 		return time.Since(started).Seconds() * 1000, err
 	}
 	base := newBaseline(o.baseline, o.tree, filepath.Join(dir, "baseline"))
@@ -143,8 +144,14 @@ func (o *snapshotBench) run(ctx context.Context, dir string) (r snapshotResult, 
 	}
 	r.BaselineFirst /= 1000
 	var ours, theirs []float64
-	var middle string
+	var earlier string
+	interrupted := ctx
+	ctx = context.WithoutCancel(ctx)
 	for i := 1; i < o.rounds; i++ {
+		if interrupted.Err() != nil && i >= r.BaselineRuns && earlier != "" {
+			r.Rounds = i
+			break
+		}
 		n, err := o.change(i)
 		if err != nil {
 			return r, err
@@ -167,8 +174,8 @@ func (o *snapshotBench) run(ctx context.Context, dir string) (r snapshotResult, 
 				return r, err
 			}
 		}
-		if i == max(1, o.rounds/2) {
-			if middle, err = b.log.Cursor(ctx, schema.DefaultNamespace, name); err != nil {
+		if i == max(1, o.rounds/4) {
+			if earlier, err = b.log.Cursor(ctx, schema.DefaultNamespace, name); err != nil {
 				return r, err
 			}
 		}
@@ -198,10 +205,10 @@ func (o *snapshotBench) run(ctx context.Context, dir string) (r snapshotResult, 
 	if r.BaselineBytes, err = allocated(base.at); err != nil {
 		return r, err
 	}
-	return r, o.restore(ctx, b, base, middle, dir, &r)
+	return r, o.restore(ctx, b, base, earlier, dir, &r)
 }
 
-// restore lays a snapshot from the middle out, and has the baseline do the same.
+// restore lays an earlier snapshot out, and has the baseline do the same.
 func (o *snapshotBench) restore(ctx context.Context, b *book, base *baseline, cursor, dir string, r *snapshotResult) error {
 	at, err := snapshot.At(cursor)
 	if err != nil {

@@ -142,8 +142,15 @@ func (a *app) snapshot(cmd *cobra.Command, b *book, dir string, all bool) error 
 	if err != nil {
 		return err
 	}
+	r, err := v.Resource(now.Key)
+	if err != nil {
+		return err
+	}
 	if a.output == "json" {
-		return printJSON(cmd.OutOrStdout(), map[string]any{"key": now.Key, "entry": now.Entry, "changed": changed})
+		return printJSON(cmd.OutOrStdout(), map[string]any{"key": now.Key, "entry": now.Entry, "changed": changed, "durability": r.Durability})
+	}
+	if kept := durabilityText(r.Durability); kept != "" {
+		defer fmt.Fprintf(cmd.OutOrStdout(), "  kept on %s\n", kept)
 	}
 	if changed {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s  recorded as entry %d\n", now.Key, entry)
