@@ -189,6 +189,27 @@ func crashIn(t *testing.T, step int) bool {
 	return err != nil
 }
 
+// What was put for good stays so when another put of the same, which began
+// before, ends after it.
+func TestPutTwice(t *testing.T) {
+	t.Parallel()
+	x := &keyIndex{dir: filepath.Join(t.TempDir(), "keys")}
+	folder, file := schema.Key(schema.RetraceTree1+":"+fmt.Sprintf("%064d", 1)), schema.Key(fmt.Sprintf("sha256:%064d", 1))
+	for _, lines := range [][]line{
+		{{folder, record{kind: kindFolder, handle: "k1"}}, {file, record{kind: kindFile, handle: "a"}}},
+		{{folder, record{kind: kindHeld, handle: "k1"}}, {file, record{kind: kindMember, handle: "a"}}},
+	} {
+		if err := x.add(lines...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, k := range []schema.Key{folder, file} {
+		if r, ok, err := x.get(k); !ok || !r.good() || err != nil {
+			t.Errorf("%s is recorded as %c, %v: it was to be kept for good", k, r.kind, err)
+		}
+	}
+}
+
 // Two ledgers take snapshots into one store while a third collects; what each
 // has kept is there, and what they share is kept once.
 func TestCollectBesideWriters(t *testing.T) {

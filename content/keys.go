@@ -70,6 +70,9 @@ const (
 func (r record) file() bool   { return r.kind == kindFile || r.kind == kindMember }
 func (r record) folder() bool { return r.kind == kindFolder || r.kind == kindHeld }
 
+// good says whether what is recorded is kept for good.
+func (r record) good() bool { return r.kind == kindFile || r.kind == kindFolder || r.kind == kindAlias }
+
 func newShard() *shard {
 	return &shard{records: map[schema.Key]record{}, holders: map[schema.Key]map[string]bool{}}
 }
@@ -167,7 +170,10 @@ func (s *shard) note(k schema.Key, r record) {
 		delete(s.records, k)
 		delete(s.holders, k)
 	default:
-		s.records[k] = r
+		// Two may have put the same at once: what one of them has kept for good is.
+		if old, ok := s.records[k]; !ok || r.good() || !old.good() {
+			s.records[k] = r
+		}
 	}
 }
 

@@ -68,10 +68,11 @@ func (s *Store) Snapshot(ctx context.Context, path, holder string, all bool) (sc
 		if err == nil {
 			return key, files, known.save()
 		}
-		if attempt == attempts || !errors.Is(err, ErrChanged) {
-			return "", nil, err
-		}
 		known.again()
+		if attempt == attempts || !errors.Is(err, ErrChanged) {
+			known.next = known.files // so that what was read need not be once more
+			return "", nil, errors.Join(err, known.save())
+		}
 	}
 }
 

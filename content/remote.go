@@ -33,9 +33,15 @@ import (
 // ledgers on several machines may use one prefix: each finds what the others
 // keep, and writes nothing twice.
 type Remote struct {
-	Bucket, Prefix       string
-	Endpoint             string // URL; Amazon's if empty
-	Region               string
+	Bucket, Prefix string
+	Endpoint       string // URL; Amazon's if empty
+	Region         string
+	// Secrets are asked for when bytes are first read or written.
+	Secrets func() (RemoteSecrets, error)
+}
+
+// RemoteSecrets are what a remote store is opened with.
+type RemoteSecrets struct {
 	AccessKey, SecretKey string
 	Password             string // encrypts all that is kept there
 }
@@ -45,10 +51,10 @@ type Remote struct {
 const cacheBytes = 512 << 20
 
 // storage is how kopia reaches what is below the prefix and part.
-func (r *Remote) storage(part string) (*s3.Options, error) {
+func (r *Remote) storage(part string, secrets RemoteSecrets) (*s3.Options, error) {
 	o := &s3.Options{
 		BucketName: r.Bucket, Prefix: strings.TrimPrefix(r.Prefix+"/", "/") + part + "/", Region: r.Region,
-		Endpoint: "s3.amazonaws.com", AccessKeyID: r.AccessKey, SecretAccessKey: r.SecretKey,
+		Endpoint: "s3.amazonaws.com", AccessKeyID: secrets.AccessKey, SecretAccessKey: secrets.SecretKey,
 	}
 	if r.Endpoint == "" {
 		return o, nil
@@ -63,7 +69,11 @@ func (r *Remote) storage(part string) (*s3.Options, error) {
 
 // open opens the repository, and makes it with create where there is none.
 func (r *Remote) open(ctx context.Context, cache string, create bool) (*repository, error) {
-	at, err := r.storage("blobs")
+	secrets, err := r.Secrets()
+	if err != nil {
+		return nil, err
+	}
+	at, err := r.storage("blobs", secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +82,7 @@ func (r *Remote) open(ctx context.Context, cache string, create bool) (*reposito
 		if err != nil {
 			return nil, err
 		}
-		err = initialize(ctx, st, r.Password)
+		err = initialize(ctx, st, secrets.Password)
 		// Another ledger may have been first.
 		if closed := st.Close(ctx); errors.Is(err, format.ErrAlreadyInitialized) || err == nil {
 			err = closed
@@ -87,12 +97,16 @@ func (r *Remote) open(ctx context.Context, cache string, create bool) (*reposito
 	return connect(ctx, repo.LocalConfig{
 		Storage: &blob.ConnectionInfo{Type: "s3", Config: at},
 		Caching: &kopiacontent.CachingOptions{CacheDirectory: cache, ContentCacheSizeBytes: cacheBytes, MetadataCacheSizeBytes: cacheBytes},
-	}, r.Password)
+	}, secrets.Password)
 }
 
 // segments is the part of a remote store that holds lines of the key index.
 func (r *Remote) segments(ctx context.Context) (blob.Storage, error) {
-	at, err := r.storage("keys")
+	secrets, err := r.Secrets()
+	if err != nil {
+		return nil, err
+	}
+	at, err := r.storage("keys", secrets)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,9 @@ func TestRemote(t *testing.T) {
 	}
 	remote := &content.Remote{
 		Bucket: "shared", Prefix: "team/retrace", Endpoint: server.URL, Region: "us-east-1",
-		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Password: "correct horse battery staple",
+		Secrets: func() (content.RemoteSecrets, error) {
+			return content.RemoteSecrets{AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Password: "correct horse battery staple"}, nil
+		},
 	}
 	store := func(t *testing.T, owner string) *content.Store {
 		t.Helper()
@@ -92,7 +94,9 @@ func TestRemote(t *testing.T) {
 		t.Errorf("Verify = %+v, %v", v, err)
 	}
 	wrong := *remote
-	wrong.Password = "another"
+	wrong.Secrets = func() (content.RemoteSecrets, error) {
+		return content.RemoteSecrets{AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Password: "another"}, nil
+	}
 	s, err := content.Open(t.Context(), filepath.Join(t.TempDir(), "content"), &content.Options{Remote: &wrong})
 	if err != nil {
 		t.Fatal(err)

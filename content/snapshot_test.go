@@ -2,11 +2,14 @@ package content
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -326,4 +329,49 @@ func TestOldListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkKept(t, dir, []schema.Key{key})
+}
+
+// Whatever lies in the cache: what is known of a folder is what was noted, or
+// nothing.
+func FuzzKnown(f *testing.F) {
+	dir := f.TempDir()
+	k := openKnown(dir, "/seed")
+	k.next["a"] = fingerprint{Size: 1, Changed: 2, Inode: 3}
+	if err := k.save(); err != nil {
+		f.Fatal(err)
+	}
+	raw, err := os.ReadFile(k.file)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw[:len(raw)-4], true)
+	f.Add(raw, false)
+	f.Add([]byte{}, true)
+	f.Fuzz(func(t *testing.T, raw []byte, sealed bool) {
+		if sealed {
+			raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli()))
+		}
+		if err := os.WriteFile(k.file, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		openKnown(dir, "/seed")
+	})
+}
+
+// Disks are told apart as far as the system does.
+func TestDurability(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, filepath.Join(t.TempDir(), "not", "there", "yet"))
+	if got := s.Durability(dir); got != schema.SameDisk && runtime.GOOS == "linux" {
+		t.Errorf("Durability of a folder beside the store = %q, want %q", got, schema.SameDisk)
+	}
+	if got := s.Durability(filepath.Join(dir, "absent")); got != "" {
+		t.Errorf("Durability of what is not there = %q, want none", got)
+	}
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		if got := s.Durability("/dev/shm"); got != "" {
+			t.Errorf("Durability of a folder in memory = %q, want none: nobody says", got)
+		}
+	}
 }

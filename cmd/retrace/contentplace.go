@@ -42,7 +42,7 @@ type contentSecret struct {
 func (s contentSecret) read(field string) (string, error) {
 	v, err := ingest.Secret(s).Read()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
+		return "", fmt.Errorf("%s in %s: %w", field, contentFile, err)
 	}
 	return v, nil
 }
@@ -93,20 +93,31 @@ func contentPlace(dir string, opts *content.Options) (string, error) {
 }
 
 func (c *contentConfig) remote(at string) (*content.Remote, error) {
-	r := &content.Remote{Endpoint: c.Endpoint, Region: c.Region}
+	r := &content.Remote{Endpoint: c.Endpoint, Region: c.Region, Secrets: c.secrets}
 	r.Bucket, r.Prefix, _ = strings.Cut(strings.TrimSuffix(at, "/"), "/")
 	if r.Bucket == "" {
 		return nil, errors.New("store: s3:// names no bucket")
 	}
-	var err error
 	for _, s := range []struct {
 		field string
 		from  contentSecret
-		to    *string
-	}{{"accessKey", c.AccessKey, &r.AccessKey}, {"secretKey", c.SecretKey, &r.SecretKey}, {"password", c.Password, &r.Password}} {
-		if *s.to, err = s.from.read(s.field); err != nil {
-			return nil, err
+	}{{"accessKey", c.AccessKey}, {"secretKey", c.SecretKey}, {"password", c.Password}} {
+		if !ingest.Secret(s.from).Given() {
+			return nil, fmt.Errorf("%s is missing: an object store needs one, as {file: NAME} or {env: NAME}", s.field)
 		}
 	}
 	return r, nil
+}
+
+// secrets reads what the configuration names. Commands that read and write no
+// content do without.
+func (c *contentConfig) secrets() (s content.RemoteSecrets, err error) {
+	if s.AccessKey, err = c.AccessKey.read("accessKey"); err != nil {
+		return s, err
+	}
+	if s.SecretKey, err = c.SecretKey.read("secretKey"); err != nil {
+		return s, err
+	}
+	s.Password, err = c.Password.read("password")
+	return s, err
 }

@@ -135,6 +135,35 @@ func TestStatement(t *testing.T) {
 	}
 }
 
+// The first statement of a folder lists its files; later ones do while the list
+// is small, so that thousands of them are.
+func TestListedAgain(t *testing.T) {
+	t.Parallel()
+	store, dir := newStore(t), t.TempDir()
+	for i := range 1000 {
+		put(t, filepath.Join(dir, fmt.Sprint(i)), "x")
+	}
+	var cursor string
+	for i, want := range []int{1000, 0} {
+		put(t, filepath.Join(dir, "0"), fmt.Sprint("state ", i))
+		st, next, err := snapshot.Take(t.Context(), store, dir, cursor, snapshot.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursor = next
+		var s schema.Snapshot
+		if err := schema.DecodePredicate(st, true, &s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Files) != want || s.Count != 1000 {
+			t.Errorf("statement %d lists %d of %d files, want %d of 1000", i, len(s.Files), s.Count, want)
+		}
+		if raw, err := st.Encode(); err != nil || i > 0 && len(raw) > 1024 {
+			t.Errorf("statement %d has %d bytes (%v)", i, len(raw), err)
+		}
+	}
+}
+
 func TestManyFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
