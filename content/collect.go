@@ -327,7 +327,7 @@ func (s *Store) remove(ctx context.Context, l *living, cut bool, c *Collected) (
 		},
 		func() error { return maintenance.RewriteContents(wctx, w, short, maintenance.SafetyNone) },
 		func() error { return w.Flush(wctx) },
-		func() error { return compactIndex(wctx, w) },
+		func() error { return errors.Join(mergeIndex(wctx, w), cleanIndex(wctx, w)) },
 		func() error { return syncBlobs(ctx, s.blobs(), s.marker(), s.sums(), started) },
 		func() error {
 			opts := maintenance.DeleteUnreferencedBlobsOptions{Parallel: transfers}
@@ -411,15 +411,38 @@ func waitPast(ctx context.Context, mark int64) error {
 	}
 }
 
-// compactIndex has kopia merge the many small pieces of its index.
-func compactIndex(ctx context.Context, w repo.DirectRepositoryWriter) error {
+// manyIndexes is how many pieces of the index make it worth merging them: each is
+// read whenever the store is opened, and every session writes one.
+const manyIndexes = 64
+
+// mergeIndex has kopia merge the pieces of its index that are old enough. Others
+// may write meanwhile.
+func mergeIndex(ctx context.Context, w repo.DirectRepositoryWriter) error {
+	pieces, err := w.IndexBlobs(ctx, false)
+	if err != nil || len(pieces) < manyIndexes {
+		return err
+	}
 	epochs, ok, err := w.ContentManager().EpochManager(ctx)
 	if err != nil || !ok {
 		return err
 	}
-	for _, step := range []func(context.Context) error{epochs.MaybeCompactSingleEpoch, epochs.MaybeAdvanceWriteEpoch, epochs.MaybeGenerateRangeCheckpoint, epochs.CleanupMarkers, epochs.CleanupSupersededIndexes} {
+	for _, step := range []func(context.Context) error{epochs.MaybeCompactSingleEpoch, epochs.MaybeAdvanceWriteEpoch, epochs.MaybeGenerateRangeCheckpoint} {
 		if err := step(ctx); err != nil {
-			return fmt.Errorf("compacting the index: %w", err)
+			return fmt.Errorf("merging the index: %w", err)
+		}
+	}
+	return nil
+}
+
+// cleanIndex removes pieces of the index that were merged hours ago.
+func cleanIndex(ctx context.Context, w repo.DirectRepositoryWriter) error {
+	epochs, ok, err := w.ContentManager().EpochManager(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	for _, step := range []func(context.Context) error{epochs.CleanupMarkers, epochs.CleanupSupersededIndexes} {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("cleaning the index: %w", err)
 		}
 	}
 	return nil

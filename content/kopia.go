@@ -192,6 +192,11 @@ func (s *session) commit(ctx context.Context, marker string, list sums) error {
 	if err := s.w.Flush(ctx); err != nil {
 		return err
 	}
+	if w, ok := s.w.(repo.DirectRepositoryWriter); ok {
+		if err := mergeIndex(ctx, w); err != nil {
+			return err
+		}
+	}
 	if s.r.dir == "" {
 		return nil // what an object store has taken is durable
 	}
