@@ -254,13 +254,13 @@ func TestTornKey(t *testing.T) {
 	x := &keyIndex{dir: filepath.Join(t.TempDir(), "keys")}
 	key := func(i int) schema.Key { return schema.Key(fmt.Sprintf("sha256:ab%062d", i)) }
 	rec := record{kind: kindFile, size: 1, handle: "k1"}
-	if err := x.add(map[schema.Key]record{key(0): rec}); err != nil {
+	if err := x.add(line{key(0), rec}); err != nil {
 		t.Fatal(err)
 	}
-	line := appendRecord(nil, key(1), rec)
-	for cut := 1; cut < len(line); cut++ {
+	whole := appendRecord(nil, key(1), rec)
+	for cut := 1; cut < len(whole); cut++ {
 		for _, zeros := range []int{0, 20} {
-			torn := append([]byte(nil), line[:cut]...)
+			torn := append([]byte(nil), whole[:cut]...)
 			torn = append(torn, make([]byte, zeros)...)
 			f, err := os.OpenFile(filepath.Join(x.dir, "ab"), os.O_APPEND|os.O_WRONLY, 0)
 			if err != nil {
@@ -274,7 +274,7 @@ func TestTornKey(t *testing.T) {
 			if _, ok, err := fresh.get(key(1)); ok || err != nil {
 				t.Fatalf("cut at %d: a torn key is there (%v)", cut, err)
 			}
-			if err := fresh.add(map[schema.Key]record{key(cut + 1): rec}); err != nil {
+			if err := fresh.add(line{key(cut + 1), rec}); err != nil {
 				t.Fatal(err)
 			}
 			for _, want := range []int{0, cut + 1} {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
@@ -62,6 +63,8 @@ type tree struct {
 	single  string // base name if path is a file, else ""
 	exclude []fs.FileInfo
 	infos   map[string]fs.FileInfo // by path below root, as scanned
+	known   *known                 // what need not be read again; nil if all is to be
+	growing bool                   // a file that grows is taken as far as it went when reading began
 }
 
 func openTree(name string, exclude []string) (*tree, error) {
@@ -139,11 +142,13 @@ func (t *tree) digest(ctx context.Context) (schema.Key, []schema.SnapshotFile, e
 		if f.Type != typeFile {
 			continue
 		}
-		g.Go(func() error {
-			sum, size, err := t.hash(gctx, f.Path, io.Discard)
-			f.SHA256, f.Size = sum, size
-			return err
-		})
+		if t.known != nil {
+			if sum, ok := t.known.digest(f.Path, t.infos[f.Path]); ok {
+				f.SHA256 = sum
+				continue
+			}
+		}
+		g.Go(func() error { return t.read(gctx, f) })
 	}
 	if err := g.Wait(); err != nil {
 		return "", nil, err
@@ -156,6 +161,60 @@ func (t *tree) digest(ctx context.Context) (schema.Key, []schema.SnapshotFile, e
 		return "", nil, fmt.Errorf("digesting %s: %w", t.path, err)
 	}
 	return schema.Key(schema.RetraceTree1 + ":" + sum), files, nil
+}
+
+// read hashes one file.
+func (t *tree) read(ctx context.Context, f *schema.SnapshotFile) error {
+	started := time.Now()
+	sum, size, err := t.hash(ctx, f.Path, io.Discard)
+	if errors.Is(err, ErrChanged) && t.growing {
+		sum, size, err = t.hashGrowing(ctx, f.Path)
+	} else if err == nil && t.known != nil {
+		t.known.add(f.Path, t.infos[f.Path], sum, started)
+	}
+	f.SHA256, f.Size = sum, size
+	return err
+}
+
+// hashGrowing hashes a file that is written to, such as a log, as far as it
+// went when reading began, and twice: what gives the same digest both times
+// stood still.
+func (t *tree) hashGrowing(ctx context.Context, member string) (string, int64, error) {
+	f, info, err := t.openFile(member)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	var sums [2]string
+	for i := range sums {
+		h := sha256.New()
+		n, err := io.Copy(h, &contextReader{ctx, io.NewSectionReader(f, 0, info.Size())})
+		if err != nil {
+			return "", 0, fmt.Errorf("reading %s: %w", t.at(member), cause(err))
+		}
+		if n != info.Size() {
+			return "", 0, fmt.Errorf("reading %s: it %w: it shrank", t.at(member), ErrChanged)
+		}
+		sums[i] = hex.EncodeToString(h.Sum(nil))
+	}
+	if sums[0] != sums[1] {
+		return "", 0, fmt.Errorf("reading %s: it %w", t.at(member), ErrChanged)
+	}
+	return sums[0], info.Size(), nil
+}
+
+// copyGrowing copies the first n bytes of a file to w and returns their digest.
+func (t *tree) copyGrowing(ctx context.Context, member string, n int64, w io.Writer) (string, error) {
+	f, _, err := t.openFile(member)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(h, w), &contextReader{ctx, io.NewSectionReader(f, 0, n)}); err != nil {
+		return "", fmt.Errorf("reading %s: %w", t.at(member), cause(err))
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Types of a [schema.SnapshotFile].
@@ -200,7 +259,13 @@ func (t *tree) scan(ctx context.Context) ([]schema.SnapshotFile, error) {
 
 // list reads one folder.
 func (t *tree) list(dir string) ([]schema.SnapshotFile, error) {
-	d, err := t.root.Open(dir)
+	// Names are looked up in the folder itself, not along the whole path again.
+	below, err := t.root.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", t.at(dir), cause(err))
+	}
+	defer below.Close()
+	d, err := below.Open(".")
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", t.at(dir), cause(err))
 	}
@@ -212,7 +277,7 @@ func (t *tree) list(dir string) ([]schema.SnapshotFile, error) {
 	var files []schema.SnapshotFile
 	for _, name := range names {
 		member := path.Join(dir, name)
-		info, err := t.root.Lstat(member)
+		info, err := below.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("reading %s: it %w: it is gone", t.at(member), ErrChanged)
 		}
@@ -263,23 +328,35 @@ func (t *tree) describe(member string, info fs.FileInfo) (schema.SnapshotFile, e
 	return f, nil
 }
 
-// hash copies the file at member to w and returns digest and size of what it
-// copied. It opens without waiting, so that a FIFO that took the place of the
-// file does not hold it up, and compares the file before and after.
-func (t *tree) hash(ctx context.Context, member string, w io.Writer) (string, int64, error) {
+// openFile opens the file at member without waiting, so that a FIFO that took
+// its place does not hold it up.
+func (t *tree) openFile(member string) (*os.File, fs.FileInfo, error) {
 	f, err := t.root.OpenFile(member, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("reading %s: it %w: it is gone", t.at(member), ErrChanged)
+	}
 	if err != nil {
-		return "", 0, fmt.Errorf("reading %s: %w", t.at(member), cause(err))
+		return nil, nil, fmt.Errorf("reading %s: %w", t.at(member), cause(err))
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("reading %s: %w", t.at(member), cause(err)), f.Close())
+	}
+	if !info.Mode().IsRegular() || !os.SameFile(info, t.infos[member]) {
+		return nil, nil, errors.Join(fmt.Errorf("reading %s: it %w: another file took its place", t.at(member), ErrChanged), f.Close())
+	}
+	return f, info, nil
+}
+
+// hash copies the file at member to w and returns digest and size of what it
+// copied. It compares the file before and after.
+func (t *tree) hash(ctx context.Context, member string, w io.Writer) (string, int64, error) {
+	f, before, err := t.openFile(member)
+	if err != nil {
+		return "", 0, err
 	}
 	defer f.Close()
 	scanned := t.infos[member]
-	before, err := f.Stat()
-	if err != nil {
-		return "", 0, fmt.Errorf("reading %s: %w", t.at(member), cause(err))
-	}
-	if !before.Mode().IsRegular() || !os.SameFile(before, scanned) {
-		return "", 0, fmt.Errorf("reading %s: it %w: another file took its place", t.at(member), ErrChanged)
-	}
 	h := sha256.New()
 	n, err := io.Copy(io.MultiWriter(h, w), &contextReader{ctx, f})
 	if err != nil {

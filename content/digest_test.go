@@ -238,7 +238,7 @@ func TestChangedBeforeKept(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(dir, "f"), info.ModTime(), info.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.keep(t.Context(), tree, key, files); !errors.Is(err, ErrChanged) {
+	if err := s.keep(t.Context(), tree, key, files, ""); !errors.Is(err, ErrChanged) {
 		t.Errorf("keep = %v, want ErrChanged", err)
 	}
 	for _, k := range []schema.Key{key, schema.Key("sha256:" + files[0].SHA256)} {

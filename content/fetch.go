@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -40,7 +39,12 @@ func (s *Store) Fetch(ctx context.Context, key schema.Key, path string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("laying out %s: %w", key, err)
 	}
-	r, info, err := s.lookup(key)
+	leave, err := s.enterToRead(ctx)
+	if err != nil {
+		return fmt.Errorf("laying out %s at %s: %w", key, path, err)
+	}
+	defer leave()
+	r, info, err := s.find(ctx, key)
 	if err != nil {
 		return fmt.Errorf("laying out %s at %s: %w", key, path, err)
 	}
@@ -70,7 +74,7 @@ func (s *Store) layOut(ctx context.Context, info Info, r record, work string) er
 	if err != nil {
 		return err
 	}
-	if r.kind == kindFile {
+	if r.file() {
 		return rep.layOutFile(ctx, root, "x", 0o666, info.Key.Hex(), r.handle)
 	}
 	members, err := rep.members(ctx, info.Key, r.handle)
@@ -171,23 +175,6 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 
 func (c *checkedReader) Close() error { return c.rd.Close() }
 
-// members reads the object of a folder and checks it against the folder's key.
-func (r *repository) members(ctx context.Context, key schema.Key, handle string) ([]member, error) {
-	rd, err := r.open(ctx, handle)
-	if err != nil {
-		return nil, damage(ctx, key, err)
-	}
-	defer rd.Close()
-	var members []member
-	if err := json.NewDecoder(rd).Decode(&members); err != nil {
-		return nil, damage(ctx, key, err)
-	}
-	if err := checkMembers(key, members); err != nil {
-		return nil, &DamageError{Key: key, Reason: err.Error()}
-	}
-	return members, nil
-}
-
 // checkMembers checks that the listing has the digest of key and that each
 // member lies in a folder that is listed before it.
 func checkMembers(key schema.Key, members []member) error {
@@ -213,12 +200,21 @@ func checkMembers(key schema.Key, members []member) error {
 // Open reads the bytes of the file kept under key. The last Read gives a
 // *[DamageError] instead of io.EOF if they do not have its digest. Of an
 // alias, the bytes are those of what it stands for.
-func (s *Store) Open(ctx context.Context, key schema.Key) (io.ReadCloser, error) {
-	r, info, err := s.lookup(key)
+func (s *Store) Open(ctx context.Context, key schema.Key) (_ io.ReadCloser, err error) {
+	leave, err := s.enterToRead(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", key, err)
+	}
+	defer func() {
+		if err != nil {
+			leave()
+		}
+	}()
+	r, info, err := s.find(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("reading %w", err)
 	}
-	if r.kind != kindFile {
+	if !r.file() {
 		return nil, fmt.Errorf("reading %s: it is a folder, not a file", key)
 	}
 	rep, err := s.repository(ctx, false)
@@ -229,17 +225,33 @@ func (s *Store) Open(ctx context.Context, key schema.Key) (io.ReadCloser, error)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", key, err)
 	}
-	return rd, nil
+	return &leavingReader{rd, leave}, nil
+}
+
+// leavingReader leaves the store when it is closed.
+type leavingReader struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (l *leavingReader) Close() error {
+	defer l.leave()
+	return l.ReadCloser.Close()
 }
 
 // WriteTar writes the folder kept under key to w as a tar stream, the same
 // bytes each time: bytewise order of path, no times, no owners.
 func (s *Store) WriteTar(ctx context.Context, key schema.Key, w io.Writer) error {
-	r, info, err := s.lookup(key)
+	leave, err := s.enterToRead(ctx)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", key, err)
+	}
+	defer leave()
+	r, info, err := s.find(ctx, key)
 	if err != nil {
 		return fmt.Errorf("reading %w", err)
 	}
-	if r.kind != kindFolder {
+	if !r.folder() {
 		return fmt.Errorf("reading %s: it is a file, not a folder", key)
 	}
 	rep, err := s.repository(ctx, false)

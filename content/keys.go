@@ -23,7 +23,8 @@ import (
 //
 // that is only ever appended to, so that looking one key up reads a 256th of
 // them. A line that does not check stands for nothing; the last valid line of
-// a key counts.
+// a key counts. Lines of the types '+' and '-' say who holds a folder, and 'x'
+// that a key is kept no more (see [Store.Release]).
 type keyIndex struct {
 	dir    string
 	mu     sync.Mutex
@@ -34,7 +35,8 @@ type keyIndex struct {
 type shard struct {
 	read    int64
 	records map[schema.Key]record
-	bad     int // lines that do not check
+	holders map[schema.Key]map[string]bool // of records of the kind kindHeld
+	bad     int                            // lines that do not check
 	// damagedEnd says that the last line is whole but for its newline: that is
 	// damage, where a mere beginning of a line is a write that a crash cut off.
 	damagedEnd bool
@@ -53,11 +55,27 @@ type record struct {
 	handle string // object of the repository, or the key that an alias stands for
 }
 
+// Kinds of records. Those of the first three are kept for good.
 const (
 	kindFile   = 'f'
 	kindFolder = 'd'
 	kindAlias  = 'a'
+	kindMember = 'm' // a file, kept as long as a folder that lists it is
+	kindHeld   = 's' // a folder, kept as long as somebody holds it
+	kindHold   = '+' // the handle is who holds the folder from now on
+	kindLetGo  = '-' // the handle is who holds the folder no more
+	kindGone   = 'x' // nothing is kept under the key any more
 )
+
+func (r record) file() bool   { return r.kind == kindFile || r.kind == kindMember }
+func (r record) folder() bool { return r.kind == kindFolder || r.kind == kindHeld }
+
+// good says whether what is recorded is kept for good.
+func (r record) good() bool { return r.kind == kindFile || r.kind == kindFolder || r.kind == kindAlias }
+
+func newShard() *shard {
+	return &shard{records: map[schema.Key]record{}, holders: map[schema.Key]map[string]bool{}}
+}
 
 func shardOf(k schema.Key) string {
 	h := k.Hex()
@@ -86,13 +104,13 @@ func (x *keyIndex) load(name string) (*shard, error) {
 	}
 	s := x.shards[name]
 	if s == nil {
-		s = &shard{records: map[schema.Key]record{}}
+		s = newShard()
 		x.shards[name] = s
 	}
 	f, err := os.Open(filepath.Join(x.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		if s.read > 0 {
-			x.shards[name] = &shard{records: map[schema.Key]record{}}
+			x.shards[name] = newShard()
 		}
 		return x.shards[name], nil
 	}
@@ -105,7 +123,7 @@ func (x *keyIndex) load(name string) (*shard, error) {
 		return nil, fmt.Errorf("reading the content store's keys: %w", err)
 	}
 	if info.Size() < s.read { // replaced by a shorter one: start over
-		s = &shard{records: map[schema.Key]record{}}
+		s = newShard()
 		x.shards[name] = s
 	}
 	if info.Size() == s.read {
@@ -129,7 +147,7 @@ func (s *shard) take(raw []byte) {
 			return
 		}
 		if k, r, ok := parseRecord(line); ok {
-			s.records[k] = r
+			s.note(k, r)
 		} else {
 			s.bad++
 		}
@@ -138,13 +156,87 @@ func (s *shard) take(raw []byte) {
 	}
 }
 
-// add appends records and returns when they are durable. The caller holds the
-// lock of the store and has made durable what they point at.
-func (x *keyIndex) add(records map[schema.Key]record) error {
+// note takes what one line says.
+func (s *shard) note(k schema.Key, r record) {
+	switch r.kind {
+	case kindHold:
+		if s.holders[k] == nil {
+			s.holders[k] = map[string]bool{}
+		}
+		s.holders[k][r.handle] = true
+	case kindLetGo:
+		delete(s.holders[k], r.handle)
+	case kindGone:
+		delete(s.records, k)
+		delete(s.holders, k)
+	default:
+		// Two may have put the same at once: what one of them has kept for good is.
+		if old, ok := s.records[k]; !ok || r.good() || !old.good() {
+			s.records[k] = r
+		}
+	}
+}
+
+// refresh reads what was added to all shards, for many calls of peek.
+func (x *keyIndex) refresh() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	entries, err := os.ReadDir(x.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the content store's keys: %w", err)
+	}
+	for _, e := range entries {
+		if _, err := x.load(e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// peek looks k up as it was when it was last read from the disk.
+func (x *keyIndex) peek(k schema.Key) (record, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.shards[shardOf(k)]
+	if s == nil {
+		return record{}, false
+	}
+	r, ok := s.records[k]
+	return r, ok
+}
+
+// holds says whether holder holds k, and how many others do, as it was when it
+// was last read from the disk.
+func (x *keyIndex) holds(k schema.Key, holder string) (mine bool, others int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.shards[shardOf(k)]
+	if s == nil {
+		return false, 0
+	}
+	for h := range s.holders[k] {
+		if h == holder {
+			mine = true
+		} else {
+			others++
+		}
+	}
+	return mine, others
+}
+
+// line is a record with its key.
+type line struct {
+	key schema.Key
+	record
+}
+
+// add appends lines, in their order, and returns when they are durable. The
+// caller holds the lock of the store and has made durable what they point at.
+func (x *keyIndex) add(added ...line) error {
 	lines := map[string][]byte{}
-	for k, r := range records {
-		name := shardOf(k)
-		lines[name] = appendRecord(lines[name], k, r)
+	for _, l := range added {
+		name := shardOf(l.key)
+		lines[name] = appendRecord(lines[name], l.key, l.record)
 	}
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return fmt.Errorf("adding to the content store's keys: %w", err)
@@ -255,7 +347,7 @@ func parseRecord(line []byte) (schema.Key, record, bool) {
 		return "", record{}, false
 	}
 	fields := strings.Split(body, " ")
-	if len(fields) != 5 || len(fields[1]) != 1 || !strings.Contains("fda", fields[1]) {
+	if len(fields) != 5 || len(fields[1]) != 1 || !strings.Contains("fdams+-x", fields[1]) {
 		return "", record{}, false
 	}
 	k, err := schema.ParseKey(fields[0])

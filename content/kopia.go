@@ -22,6 +22,8 @@ import (
 	kopiacontent "github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/object"
+
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // keyDerivation turns the password into the key of the repository's format
@@ -34,9 +36,9 @@ const keyDerivation = "pbkdf2-sha256-600000"
 // with the disk.
 const compressor = "s2-default"
 
-// repository is an open kopia repository in a folder.
+// repository is an open kopia repository.
 type repository struct {
-	dir string
+	dir string // "" for one in an object store
 	rep repo.Repository
 }
 
@@ -56,7 +58,13 @@ func createRepository(ctx context.Context, dir, passwordFile string) error {
 	if err != nil {
 		return err
 	}
-	err = repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
+	err = initialize(ctx, st, password)
+	return errors.Join(err, st.Close(ctx))
+}
+
+// initialize makes an empty repository in st.
+func initialize(ctx context.Context, st blob.Storage, password string) error {
+	return repo.Initialize(ctx, st, &repo.NewRepositoryOptions{
 		BlockFormat: format.ContentFormat{
 			// 256 bits; the default cuts its hash to 128.
 			Hash: "HMAC-SHA256", Encryption: "AES256-GCM-HMAC-SHA256",
@@ -65,7 +73,6 @@ func createRepository(ctx context.Context, dir, passwordFile string) error {
 		},
 		FormatBlockKeyDerivationAlgorithm: keyDerivation,
 	}, password)
-	return errors.Join(err, st.Close(ctx))
 }
 
 func storageOptions(dir string) *filesystem.Options {
@@ -75,9 +82,7 @@ func storageOptions(dir string) *filesystem.Options {
 	}
 }
 
-// openRepository opens the repository in dir. kopia wants a configuration file
-// that names the place; it is written anew each time, so that the store can be
-// moved and be read where nothing can be written.
+// openRepository opens the repository in dir.
 func openRepository(ctx context.Context, dir, passwordFile string) (*repository, error) {
 	password, err := os.ReadFile(passwordFile)
 	if err != nil {
@@ -86,13 +91,25 @@ func openRepository(ctx context.Context, dir, passwordFile string) (*repository,
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(repo.LocalConfig{
+	r, err := connect(ctx, repo.LocalConfig{
 		Storage: &blob.ConnectionInfo{Type: "filesystem", Config: storageOptions(dir)},
 		// No cache: the repository is local already, and what is verified must
 		// come from it.
-		Caching:       &kopiacontent.CachingOptions{},
-		ClientOptions: repo.ClientOptions{Hostname: "retrace", Username: "retrace"},
-	})
+		Caching: &kopiacontent.CachingOptions{},
+	}, string(bytes.TrimSpace(password)))
+	if err != nil {
+		return nil, err
+	}
+	r.dir = dir
+	return r, nil
+}
+
+// connect opens a repository. kopia wants a configuration file that names the
+// place; it is written anew each time, so that a store can be moved and be read
+// where nothing can be written.
+func connect(ctx context.Context, c repo.LocalConfig, password string) (*repository, error) {
+	c.ClientOptions = repo.ClientOptions{Hostname: "retrace", Username: "retrace"}
+	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +122,9 @@ func openRepository(ctx context.Context, dir, passwordFile string) (*repository,
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, err
 	}
-	r := &repository{dir: dir}
+	r := &repository{}
 	// The repository outlives the call that happened to open it.
-	r.rep, err = repo.Open(context.WithoutCancel(ctx), file, string(bytes.TrimSpace(password)), &repo.Options{
+	r.rep, err = repo.Open(context.WithoutCancel(ctx), file, password, &repo.Options{
 		DisableInternalLog: true,
 		OnFatalError:       func(error) {}, // the operation fails with it as well; the default ends the process
 	})
@@ -136,10 +153,27 @@ func (r *repository) begin(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// write keeps what fill writes as one object and returns its handle.
-func (s *session) write(ctx context.Context, fill func(io.Writer) error) (string, error) {
+// Prefixes of objects. What has one lies in packs of its own, so that listings
+// are read without what they list.
+const (
+	bytesOfFiles kopiacontent.IDPrefix = ""
+	pages        kopiacontent.IDPrefix = "k"
+)
+
+// fine is the size, in bytes, below which a file is cut into pieces of some
+// 256 KB, so that a row more in a table costs little. Larger ones are cut less
+// finely, since each piece costs memory wherever the store is open.
+const fine = 64 << 20
+
+// write keeps what fill writes, of about size bytes, as one object and returns
+// its handle.
+func (s *session) write(ctx context.Context, prefix kopiacontent.IDPrefix, size int64, fill func(io.Writer) error) (string, error) {
+	splitter := "" // the default, of some 4 MB
+	if size < fine {
+		splitter = "DYNAMIC-256K-BUZHASH"
+	}
 	w := s.w.NewObjectWriter(ctx, object.WriterOptions{
-		Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
+		Prefix: prefix, Splitter: splitter, Compressor: compressor, MetadataCompressor: compressor, AsyncWrites: 4,
 	})
 	defer w.Close()
 	if err := fill(w); err != nil {
@@ -158,10 +192,36 @@ func (s *session) commit(ctx context.Context, marker string, list sums) error {
 	if err := s.w.Flush(ctx); err != nil {
 		return err
 	}
+	if w, ok := s.w.(repo.DirectRepositoryWriter); ok {
+		if err := mergeIndex(ctx, w); err != nil {
+			return err
+		}
+	}
+	if s.r.dir == "" {
+		return nil // what an object store has taken is durable
+	}
 	return syncBlobs(ctx, s.r.dir, marker, list, s.started)
 }
 
 func (s *session) close(ctx context.Context) error { return s.w.Close(context.WithoutCancel(ctx)) }
+
+// holds says whether the repository finds what was written to it, however its
+// clock went: nil if so.
+func (r *repository) holds(ctx context.Context, written map[schema.Key]record) error {
+	if err := r.rep.Refresh(ctx); err != nil {
+		return err
+	}
+	for k, w := range written {
+		id, err := object.ParseID(w.handle)
+		if err != nil {
+			return err
+		}
+		if _, err := r.rep.VerifyObject(ctx, id); err != nil {
+			return fmt.Errorf("%s was written and is not there: %w; is the clock right?", k, err)
+		}
+	}
+	return nil
+}
 
 // open reads an object. What another process added since is looked for once.
 func (r *repository) open(ctx context.Context, handle string) (io.ReadCloser, error) {

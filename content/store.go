@@ -25,10 +25,17 @@ var ErrNotKept = errors.New("is not in the content store")
 type Store struct {
 	dir     string
 	exclude []string
+	cache   string
+	owner   string
+	remote  *Remote // nil for a store in dir alone
 	keys    keyIndex
 
-	mu  sync.Mutex
-	rep *repository // nil until bytes are read or written
+	step func() error // called between the steps of Collect by tests
+
+	mu        sync.Mutex
+	rep       *repository // nil until bytes are read or written
+	collected string      // what the marker of Collect said when rep was read
+	pulled    time.Time   // when a key was last looked for in the remote store
 }
 
 // Options of a store. The zero value excludes nothing.
@@ -36,6 +43,15 @@ type Options struct {
 	// Exclude are files and folders that are left out of whatever is kept,
 	// such as the ledger's own folder.
 	Exclude []string
+	// Cache is a folder for what was read of folders by Snapshot. Empty for
+	// none: every file is read each time.
+	Cache string
+	// Owner tells the ledgers apart that share the store: the holders that one
+	// names are its own. A ledger's origin serves.
+	Owner string
+	// Remote keeps the bytes in an object store; nil keeps them in the folder of
+	// the store.
+	Remote *Remote
 }
 
 // Open returns the store in dir. It reads and writes nothing: the folder is
@@ -48,6 +64,7 @@ func Open(_ context.Context, dir string, opts *Options) (*Store, error) {
 	}
 	s := &Store{dir: abs, keys: keyIndex{dir: filepath.Join(abs, "keys")}}
 	if opts != nil {
+		s.cache, s.owner, s.remote = opts.Cache, opts.Owner, opts.Remote
 		for _, e := range opts.Exclude {
 			if e, err = filepath.Abs(e); err != nil {
 				return nil, fmt.Errorf("opening the content store %s: %w", dir, err)
@@ -112,8 +129,8 @@ type Info struct {
 }
 
 // Stat says what is kept under key; an error that is [ErrNotKept] if nothing.
-func (s *Store) Stat(_ context.Context, key schema.Key) (Info, error) {
-	_, info, err := s.lookup(key)
+func (s *Store) Stat(ctx context.Context, key schema.Key) (Info, error) {
+	_, info, err := s.find(ctx, key)
 	return info, err
 }
 
@@ -141,7 +158,7 @@ func (s *Store) lookup(key schema.Key) (record, Info, error) {
 		return r, Info{}, fmt.Errorf("%s %w", key, ErrNotKept)
 	}
 	info := Info{Type: typeFile, Size: r.size, Key: at, Handle: r.handle}
-	if r.kind == kindFolder {
+	if r.folder() {
 		info.Type = typeFolder
 	}
 	return r, info, nil
@@ -151,7 +168,7 @@ func (s *Store) lookup(key schema.Key) (record, Info, error) {
 // of a Git pack are found by its commit. Whoever fetches by an alias checks
 // the bytes by the alias's own rules.
 func (s *Store) Alias(ctx context.Context, key, target schema.Key) error {
-	r, info, err := s.lookup(target)
+	r, info, err := s.find(ctx, target)
 	if err != nil {
 		return fmt.Errorf("aliasing %s: %w", key, err)
 	}
@@ -166,7 +183,7 @@ func (s *Store) Alias(ctx context.Context, key, target schema.Key) error {
 		return err
 	}
 	defer unlock()
-	return s.keys.add(map[schema.Key]record{key: {kind: kindAlias, size: info.Size, handle: string(info.Key)}})
+	return s.record(ctx, line{key, record{kind: kindAlias, size: info.Size, handle: string(info.Key)}})
 }
 
 // lock waits until no other goroutine or process adds to the store.
@@ -194,17 +211,25 @@ func (s *Store) repository(ctx context.Context, create bool) (*repository, error
 	if s.rep != nil {
 		return s.rep, nil
 	}
-	if create {
-		if err := s.create(ctx); err != nil {
-			return nil, fmt.Errorf("making the content store %s: %w", s.dir, err)
-		}
-	}
-	r, err := openRepository(ctx, s.blobs(), s.password())
+	r, err := s.openRepository(ctx, create)
 	if err != nil {
 		return nil, fmt.Errorf("opening the content store %s: %w", s.dir, err)
 	}
 	s.rep = r
 	return r, nil
+}
+
+// openRepository opens kopia anew.
+func (s *Store) openRepository(ctx context.Context, create bool) (*repository, error) {
+	if s.remote != nil {
+		return s.remote.open(ctx, filepath.Join(s.dir, "cache"), create)
+	}
+	if create {
+		if err := s.create(ctx); err != nil {
+			return nil, fmt.Errorf("making it: %w", err)
+		}
+	}
+	return openRepository(ctx, s.blobs(), s.password())
 }
 
 // create makes the repository unless there is one. It is made beside its place

@@ -82,6 +82,25 @@ func (s sums) add(ctx context.Context, dir string, names []string) error {
 	return appendDurably(s.file, lines, parsesAsSum)
 }
 
+// drop takes the files off the list that are gone on purpose. Lines that do not
+// check stay, to be found. Nobody else may use the store meanwhile.
+func (s sums) drop(gone func(name string) bool) error {
+	raw, err := os.ReadFile(s.file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the checksums of the content store: %w", err)
+	}
+	var kept []byte
+	for line := range bytes.Lines(raw) {
+		if name, _, ok := parseSum(bytes.TrimSuffix(line, []byte{'\n'})); !ok || !gone(name) {
+			kept = append(kept, line...)
+		}
+	}
+	if len(kept) == len(raw) {
+		return nil
+	}
+	return writeDurably(s.file, kept)
+}
+
 func sumOf(ctx context.Context, name string) (sum, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -2,6 +2,7 @@ package lineage
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/go-json-experiment/json"
@@ -55,6 +56,9 @@ func merge(have, r schema.Resource) (schema.Resource, bool) {
 	if have.Content == schema.ContentVolume && r.Content == schema.ContentVolumeObject {
 		have.Content, added = r.Content, true
 	}
+	if durable(r.Durability) > durable(have.Durability) {
+		have.Durability, added = r.Durability, true
+	}
 	if have.Kind != "model" && r.Kind == "model" {
 		have.Kind, added = "model", true
 	}
@@ -71,6 +75,12 @@ func merge(have, r schema.Resource) (schema.Resource, bool) {
 		}
 	}
 	return have, added
+}
+
+// durable orders durabilities: of several snapshots of the same bytes, the one
+// that survives most counts.
+func durable(class string) int {
+	return slices.Index([]string{schema.SameDisk, schema.OtherDisk, schema.Remote}, class)
 }
 
 // mentions is what entries add to the description of a resource, in their

@@ -52,6 +52,8 @@ func Rules() []Rule {
 		{"no-digest", Blocks, "used by location only: nobody recorded a digest, so its bytes cannot be checked", "record it as a snapshot, or as an input of the step"},
 		{"content-elsewhere", Blocks, "its content was kept on another host only", "take a snapshot of it into this ledger's content store"},
 		{"content-missing", Blocks, "its digest is recorded but its bytes were not kept", "take a snapshot while the bytes still exist; until then only the digest can be checked"},
+		{"content-released", Blocks, "its bytes were let go by the keep rules of its source", "what is recorded of it stays; to keep such snapshots, widen the rules (`keep:`), take them by hand, or use them in a recorded step before they are let go"},
+		{"non-durable-snapshot", Risks, "its only snapshot is kept on the disk that it was taken of, and is lost with it", "keep content on another disk or in an object store (`content:` in retrace.yaml), and take a snapshot again"},
 		{"not-recorded", Blocks, "no step that made it was recorded", "record the step with `retrace run`, or its provenance with `retrace record`"},
 		{"outside-root", Blocks, "an input or output lies outside the working root, so the step cannot be laid out elsewhere", "move the file below the working root"},
 		{"code-not-captured", Blocks, "the command names a file that was neither declared nor in the commit, so its bytes were not kept", "commit the file, or declare it with --in"},
@@ -229,9 +231,41 @@ func (c *gapCollector) resource(r schema.Resource, root bool) error {
 	if err != nil {
 		return fmt.Errorf("asking whether the content of %s is kept: %w", r.Key.Short(), err)
 	}
-	if !ok {
-		c.add("content-missing", r.Key, r.Name, entry, r.URI)
+	switch {
+	case ok && r.Durability == schema.SameDisk:
+		c.add("non-durable-snapshot", r.Key, r.Name, entry, r.URI)
+	case !ok:
+		return c.missing(r, entry)
 	}
+	return nil
+}
+
+// missing says why the bytes of r are not kept: because a release let them go,
+// or those of the folder that they were in, or for no recorded reason.
+func (c *gapCollector) missing(r schema.Resource, entry int64) error {
+	_, in, err := c.v.Relations(c.ctx, r.Key)
+	if err != nil {
+		return err
+	}
+	folders := []schema.Key{r.Key}
+	for _, rel := range in {
+		if rel.Kind == schema.RelPartOf && rel.From != r.Key {
+			folders = append(folders, rel.From)
+		}
+	}
+	for _, k := range folders {
+		about, err := c.v.About(k)
+		if err != nil {
+			return err
+		}
+		for _, e := range slices.Backward(about) {
+			if e.PredicateType == schema.ReleaseV1 && e.Evidence.Trusted() {
+				c.add("content-released", r.Key, r.Name, entry, fmt.Sprintf("entry %d: %s", e.Index, e.Summary))
+				return nil
+			}
+		}
+	}
+	c.add("content-missing", r.Key, r.Name, entry, r.URI)
 	return nil
 }
 

@@ -43,6 +43,8 @@ type Resource struct {
 	MediaType string
 	Size      int64  // bytes; -1 if not stated
 	Content   string // where its bytes are kept, if the statement says: "store" or "host:NAME"
+	// Durability is what those survive, if the statement says.
+	Durability string `json:",omitempty"`
 }
 
 // Step is one execution that used resources and generated others.
@@ -263,6 +265,12 @@ func (s Statement) Facts() (*Facts, error) {
 		err = predicate(s, true, func(p *Attestation) error {
 			b.subjects(s, "")
 			b.f.Summary = strings.TrimSpace(p.Claim + " " + p.Comment)
+			return nil
+		})
+	case ReleaseV1:
+		err = predicate(s, true, func(p *Release) error {
+			b.subjects(s, "snapshot")
+			b.f.Summary = fmt.Sprintf("%s: the bytes of %d snapshots are kept no more", p.Source, len(s.Subject))
 			return nil
 		})
 	case RetractionV1:
@@ -569,7 +577,7 @@ func (b *factBuilder) snapshot(s Statement, p *Snapshot) error {
 	}
 	key := b.subjects(s, "snapshot")
 	r := &b.f.Resources[b.seen[key]]
-	r.Size, r.Content = p.Bytes, p.Store
+	r.Size, r.Content, r.Durability = p.Bytes, p.Store, p.Durability
 	if r.URI == "" {
 		r.URI = p.Source
 	}

@@ -28,6 +28,7 @@ const (
 	ModelV1        = predicateBase + "model/v1"
 	DeploymentV1   = predicateBase + "deployment/v1"
 	AttestationV1  = predicateBase + "attestation/v1"
+	ReleaseV1      = predicateBase + "release/v1"
 	RetractionV1   = predicateBase + "retraction/v1"
 	ErasureV1      = predicateBase + "erasure/v1"
 	RestoreV1      = predicateBase + "restore/v1"
@@ -479,13 +480,16 @@ func (t *Tag) check() error {
 // objects below a prefix of an object store. The subject is the folder by its
 // retraceTree1 digest, a single object by its sha256.
 type Snapshot struct {
-	Source   string         `json:"source"`          // URI of the folder, dir:///path; of objects, s3://BUCKET/KEY
-	Store    string         `json:"store,omitempty"` // where the content is kept: "store", or "host:NAME" when it never left that host
-	Handle   string         `json:"handle,omitempty"`
-	Count    int            `json:"count"`           // files, folders and links
-	Bytes    int64          `json:"bytes"`           // sum of file sizes
-	Files    []SnapshotFile `json:"files,omitempty"` // up to 10,000; beyond, the tree alone
-	Excluded []string       `json:"excluded,omitempty"`
+	Source string `json:"source"`          // URI of the folder, dir:///path; of objects, s3://BUCKET/KEY
+	Store  string `json:"store,omitempty"` // where the content is kept: "store", or "host:NAME" when it never left that host
+	Handle string `json:"handle,omitempty"`
+	// Durability is what the kept bytes survive: SameDisk, OtherDisk or Remote;
+	// "" where that was not told.
+	Durability string         `json:"durability,omitempty"`
+	Count      int            `json:"count"`           // files, folders and links
+	Bytes      int64          `json:"bytes"`           // sum of file sizes
+	Files      []SnapshotFile `json:"files,omitempty"` // up to 10,000; beyond, the tree alone
+	Excluded   []string       `json:"excluded,omitempty"`
 	// Of objects: the run that wrote them, where one is recorded; of a single one,
 	// its version and entity tag in the store, and when it was written, says the
 	// store.
@@ -628,6 +632,14 @@ func (t *Taking) check() error {
 	return nil
 }
 
+// Durabilities of a snapshot, worst first: where its bytes are kept, seen from
+// the folder that it was taken of.
+const (
+	SameDisk  = "same-disk"  // on the disk that the folder is on: lost with it
+	OtherDisk = "other-disk" // on another disk of the same machine, as far as the system tells disks apart
+	Remote    = "remote"     // on another machine: an object store or a network file system
+)
+
 // SnapshotFile is one file of a snapshot.
 type SnapshotFile struct {
 	Path   string `json:"path"` // relative, with forward slashes
@@ -657,6 +669,11 @@ func (s *Snapshot) check() error {
 		if err := s.Volume.check(); err != nil {
 			return under("volume", err)
 		}
+	}
+	switch s.Durability {
+	case "", SameDisk, OtherDisk, Remote:
+	default:
+		return fieldErrorf("durability", "%q is none of %s, %s and %s", clip(s.Durability), SameDisk, OtherDisk, Remote)
 	}
 	if len(s.Files) > MaxSnapshotFiles {
 		return fieldErrorf("files", "lists %d; the limit is %d", len(s.Files), MaxSnapshotFiles)
@@ -843,6 +860,25 @@ func (r *Retraction) check() error {
 		return fieldErrorf("reason", "missing")
 	}
 	return nil
+}
+
+// Release says that the content store let go of the bytes of snapshots, as the
+// keep rules of their source say. What is recorded of them stays. The subjects
+// are their folders.
+type Release struct {
+	Source   string `json:"source"` // URI of the folder, dir:///path
+	Rules    string `json:"rules"`  // the keep rules, as JSON
+	Previous string `json:"previous,omitempty"`
+}
+
+func (r *Release) check() error {
+	if r.Source == "" {
+		return fieldErrorf("source", "missing")
+	}
+	if r.Rules == "" {
+		return fieldErrorf("rules", "missing")
+	}
+	return checkPrevious(r.Previous)
 }
 
 // Erasure says that the body of an entry was removed. The subject is the leaf

@@ -22,7 +22,7 @@ that a ratio can be quoted where a figure of a busy machine cannot.`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.benchAppendCmd(), a.benchGrowthCmd(), a.benchLineageCmd())
+	cmd.AddCommand(a.benchAppendCmd(), a.benchGrowthCmd(), a.benchLineageCmd(), a.benchSnapshotCmd())
 	return cmd
 }
 

@@ -173,7 +173,7 @@ func openLocal(ctx context.Context, dir string) (_ *book, err error) {
 // openStore opens the content store, which leaves the ledger's own folder out
 // of whatever it keeps.
 func (b *book) openStore(ctx context.Context, dir string) error {
-	s, err := content.Open(ctx, filepath.Join(dir, contentDir), &content.Options{Exclude: []string{dir}})
+	s, err := openContent(ctx, dir)
 	if err != nil {
 		return err
 	}

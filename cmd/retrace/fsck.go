@@ -151,7 +151,7 @@ func compareLineage(ctx context.Context, l *ledger.Ledger, dir, fresh string) er
 }
 
 func fsckContent(ctx context.Context, dir string) (_ []findingJSON, err error) {
-	s, err := content.Open(ctx, filepath.Join(dir, contentDir), nil)
+	s, err := openContent(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
+	"github.com/retrace-ledger/retrace/schema"
 )
 
 // discover returns a client of the server that runs for the ledger in dir, if
@@ -163,6 +164,15 @@ type remoteContent struct{ *client.Content }
 
 // Excluded implements snapshot.Store: no ledger of this machine is concerned.
 func (remoteContent) Excluded(string) []string { return nil }
+
+// Snapshot implements snapshot.Store. The server keeps what it is handed for
+// good, and every file is read.
+func (r remoteContent) Snapshot(ctx context.Context, path, _ string, _ bool) (schema.Key, []schema.SnapshotFile, error) {
+	return r.PutFiles(ctx, path)
+}
+
+// Durability implements snapshot.Store: where the server keeps it, it knows.
+func (remoteContent) Durability(string) string { return "" }
 
 // isConflict says that another writer moved the cursor first.
 func isConflict(err error) bool {

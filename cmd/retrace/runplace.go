@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/keys"
 	"github.com/retrace-ledger/retrace/ledger"
 )
@@ -42,7 +41,7 @@ func (a *app) runPlace(ctx context.Context) (*runPlace, error) {
 	if !writable(dir) {
 		return nil, fmt.Errorf("%s cannot be written to: %w", dir, ledger.ErrReadOnly)
 	}
-	s, err := content.Open(ctx, filepath.Join(dir, contentDir), &content.Options{Exclude: []string{dir}})
+	s, err := openContent(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

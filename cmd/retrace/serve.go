@@ -141,6 +141,7 @@ func (a *app) serve(cmd *cobra.Command, c *configFile) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "retrace: serving %s at http://%s\n", dir, listener.Addr())
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Run(gctx, listener) })
+	group.Go(func() error { return watched.keeping(gctx, logger) })
 	// A ledger that cannot be written to any more says why, and has to be opened
 	// again.
 	group.Go(func() error { return l.Wait(gctx, math.MaxInt64) })

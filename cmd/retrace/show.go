@@ -107,6 +107,7 @@ type showJSON struct {
 	UsedBy     []stepJSON      `json:"usedBy"`
 	Relations  []schema.Edge   `json:"relations"`
 	Content    string          `json:"content,omitempty"`
+	Durability string          `json:"durability,omitempty"`
 	Evidence   schema.Evidence `json:"evidence,omitempty"`
 }
 
@@ -148,6 +149,7 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 	if r.Size >= 0 {
 		t.row("size", strconv.FormatInt(r.Size, 10)+" bytes")
 	}
+	t.field("kept on", durabilityText(r.Durability))
 	for _, n := range names {
 		t.row("named", fmt.Sprintf("%s since %s (entry %d)", n.NameFact.Name, when(n.At), n.Entry))
 	}
@@ -177,6 +179,16 @@ func (a *app) showResource(ctx context.Context, w io.Writer, v *lineage.View, re
 	}
 	speaksFor(w, v.Size())
 	return nil
+}
+
+// durabilityText says where the bytes of a snapshot are kept, seen from what it
+// was taken of.
+func durabilityText(class string) string {
+	return map[string]string{
+		schema.SameDisk:  "the same disk as what it was taken of (" + class + ")",
+		schema.OtherDisk: "another disk (" + class + ")",
+		schema.Remote:    "another machine (" + class + ")",
+	}[class]
 }
 
 // showWords shows what people say of what ref stands for, and whether the entry
@@ -247,7 +259,7 @@ func useLabel(u schema.Use) string {
 
 func showToJSON(v *lineage.View, ref lineage.Ref, r schema.Resource, names []lineage.Pointed, made, used []lineage.StepInfo, related []schema.EntryRelation) showJSON {
 	out := showJSON{
-		resourceJSON: toResourceJSON(r, v.Holes(r.Key)), RefName: ref.Name, Size: v.Size(), Content: r.Content,
+		resourceJSON: toResourceJSON(r, v.Holes(r.Key)), RefName: ref.Name, Size: v.Size(), Content: r.Content, Durability: r.Durability,
 		Names: []nameJSON{}, ProducedBy: []stepJSON{}, UsedBy: []stepJSON{}, Relations: []schema.Edge{},
 	}
 	for _, n := range names {

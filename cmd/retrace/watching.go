@@ -18,6 +18,7 @@ import (
 	"github.com/retrace-ledger/retrace/client"
 	"github.com/retrace-ledger/retrace/ingest"
 	"github.com/retrace-ledger/retrace/ingest/all"
+	"github.com/retrace-ledger/retrace/ingest/snapshot"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -230,6 +231,12 @@ func (w *watching) record(ctx context.Context, opened map[string]*runningSource,
 		values := map[string]string{"namespace": namespace, "source": name}
 		if err := w.recordSetting(ctx, namespaceSetting, name, namespace, values); err != nil {
 			return fmt.Errorf("recording the namespace of %s: %w", name, err)
+		}
+		if opened[name].kind.Name != snapshot.Name {
+			continue
+		}
+		if err := w.recordKeep(ctx, name, opened[name].keep()); err != nil {
+			return fmt.Errorf("recording which snapshots of %s are kept: %w", name, err)
 		}
 	}
 	finds := slices.ContainsFunc(slices.Collect(maps.Values(opened)), func(r *runningSource) bool { return r.kind.FindsModels })

@@ -2,7 +2,10 @@
 // time, kept in the content store.
 //
 // A folder is identified by its retraceTree1 digest (see [schema.TreeDigest]).
-// Each read hashes everything, for only that misses nothing: a file can change
-// without a change of its size and time. What is kept already is not written
-// again.
+// Files that did not change since the last read, by what the system says of them
+// (see the index of package content), are not read again, unless the setting
+// read says so. What is kept already is not written again.
+//
+// Which snapshots stay in the store is for keep rules (see [Keep]); what is
+// recorded stays recorded.
 package snapshot

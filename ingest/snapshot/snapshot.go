@@ -26,8 +26,13 @@ const scheme = "dir"
 // Store is what a snapshot needs of the content store. *content.Store is one.
 type Store interface {
 	ingest.Content
-	// PutFiles is Put that also says what it found.
-	PutFiles(ctx context.Context, path string) (schema.Key, []schema.SnapshotFile, error)
+	// Snapshot keeps the folder at path until holder lets it go, for good if that
+	// is "", and says what it found. It need not read files that did not change
+	// since the last time, unless all are to be.
+	Snapshot(ctx context.Context, path, holder string, all bool) (schema.Key, []schema.SnapshotFile, error)
+	// Durability is what the bytes that Snapshot keeps of the folder dir survive:
+	// one of schema's durabilities, "" where that cannot be told.
+	Durability(dir string) string
 	// Digest is the key that Put would give.
 	Digest(ctx context.Context, path string, exclude ...string) (schema.Key, []schema.SnapshotFile, error)
 	// Excluded is what Put leaves out below the folder dir.
@@ -40,7 +45,8 @@ func Kind() ingest.Kind {
 		Name:    Name,
 		Schemes: []string{scheme},
 		Open: func(_ context.Context, place ingest.Place, env ingest.Env) (ingest.Source, string, error) {
-			if err := place.Settings(&struct{}{}); err != nil {
+			set, err := settingsOf(place)
+			if err != nil {
 				return nil, "", err
 			}
 			dir, err := parseURL(place.URL)
@@ -51,7 +57,11 @@ func Kind() ingest.Kind {
 			if err != nil {
 				return nil, "", err
 			}
-			return &source{store: store, dir: dir}, URL(dir), nil
+			o := Options{All: set.Read == readAll}
+			if set.Keep != nil {
+				o.Holder = URL(dir)
+			}
+			return &source{store: store, dir: dir, opts: o}, URL(dir), nil
 		},
 		NewFetcher: func(env ingest.Env) ingest.Fetcher { return fetcher{env} },
 	}
@@ -82,15 +92,60 @@ func parseURL(rawURL string) (string, error) {
 	return filepath.Clean(filepath.FromSlash(u.Path)), nil
 }
 
+// settings are those of a folder in retrace.yaml.
+type settings struct {
+	// Read is "changed", which is the default, or "all".
+	Read string `json:"read"`
+	// Keep says which snapshots stay in the content store; without it, all.
+	Keep *Keep `json:"keep"`
+}
+
+const (
+	readChanged = "changed"
+	readAll     = "all"
+)
+
+func settingsOf(place ingest.Place) (settings, error) {
+	var s settings
+	if err := place.Settings(&s); err != nil {
+		return s, err
+	}
+	switch s.Read {
+	case "", readChanged, readAll:
+	default:
+		return s, ingest.Setting("read", fmt.Errorf("%q is neither %q nor %q", s.Read, readChanged, readAll))
+	}
+	if s.Keep != nil {
+		if err := s.Keep.check(); err != nil {
+			return s, ingest.Setting("keep", err)
+		}
+	}
+	return s, nil
+}
+
+// KeepOf returns the keep rules of a folder in retrace.yaml, nil where it has
+// none.
+func KeepOf(place ingest.Place) (*Keep, error) {
+	s, err := settingsOf(place)
+	return s.Keep, err
+}
+
 type source struct {
 	store Store
 	dir   string
+	opts  Options
+}
+
+// Options of [Take]. The zero value is right.
+type Options struct {
+	Holder string // who may let the snapshot go; "" keeps it for good
+	All    bool   // read all files, whether or not they changed
 }
 
 // Observe yields one statement if the folder differs from that of the cursor.
 func (s *source) Observe(ctx context.Context, cursor string) iter.Seq2[ingest.Event, error] {
 	return func(yield func(ingest.Event, error) bool) {
-		e, err := observe(ctx, s.store, s.dir, cursor)
+		e, err := observe(ctx, s.store, s.dir, cursor, s.opts)
 		yield(e, err)
 	}
 }
@@ -98,12 +153,12 @@ func (s *source) Observe(ctx context.Context, cursor string) iter.Seq2[ingest.Ev
 // Take keeps the folder dir in store and describes it, if it differs from what
 // it was at cursor; "" stands for never. Otherwise the statement is empty, its
 // Type "". The cursor that it returns is the one to hand in the next time.
-func Take(ctx context.Context, store Store, dir, cursor string) (schema.Statement, string, error) {
+func Take(ctx context.Context, store Store, dir, cursor string, opts Options) (schema.Statement, string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return schema.Statement{}, "", fmt.Errorf("taking a snapshot of %s: %w", dir, err)
 	}
-	e, err := observe(ctx, store, abs, cursor)
+	e, err := observe(ctx, store, abs, cursor, opts)
 	return e.Statement, e.Cursor, err
 }
 
@@ -146,7 +201,13 @@ func parseCursor(cursor string) (position, error) {
 	return p, nil
 }
 
-func observe(ctx context.Context, store Store, dir, cursor string) (ingest.Event, error) {
+// At is the folder that a cursor stands for; "" for none.
+func At(cursor string) (schema.Key, error) {
+	p, err := parseCursor(cursor)
+	return p.Tree, err
+}
+
+func observe(ctx context.Context, store Store, dir, cursor string, opts Options) (ingest.Event, error) {
 	var e ingest.Event
 	last, err := parseCursor(cursor)
 	if err != nil {
@@ -162,7 +223,7 @@ func observe(ctx context.Context, store Store, dir, cursor string) (ingest.Event
 	if !info.IsDir() {
 		return e, fmt.Errorf("taking a snapshot of %s: it is not a folder", dir)
 	}
-	key, files, err := store.PutFiles(ctx, dir)
+	key, files, err := store.Snapshot(ctx, dir, opts.Holder, opts.All)
 	if err != nil {
 		return e, fmt.Errorf("taking a snapshot: %w", err)
 	}
@@ -171,7 +232,7 @@ func observe(ctx context.Context, store Store, dir, cursor string) (ingest.Event
 	if key == last.Tree {
 		return e, nil
 	}
-	if e.Statement, err = describe(dir, key, files, store.Excluded(dir), last.Previous); err != nil {
+	if e.Statement, err = describe(store, dir, key, files, last.Previous); err != nil {
 		return ingest.Event{}, fmt.Errorf("taking a snapshot of %s: %w", dir, err)
 	}
 	payload, err := e.Statement.Encode()
@@ -183,12 +244,20 @@ func observe(ctx context.Context, store Store, dir, cursor string) (ingest.Event
 	return e, err
 }
 
-// maxList is how many bytes of file list go with a statement, so that it fits
-// into an envelope, to which base64 adds a third.
-const maxList = 5 << 19
+// How many bytes of file list go with a statement: with the first of a folder,
+// so that it fits into an envelope, to which base64 adds a third; and with those
+// after it, of which there may be thousands. What is not listed is in the
+// content store.
+const (
+	maxList  = 5 << 19
+	maxAgain = 64 << 10
+)
 
-func describe(dir string, key schema.Key, files []schema.SnapshotFile, excluded []string, previous string) (schema.Statement, error) {
-	s := schema.Snapshot{Source: URL(dir), Store: "store", Count: len(files), Excluded: excluded, Previous: previous}
+func describe(store Store, dir string, key schema.Key, files []schema.SnapshotFile, previous string) (schema.Statement, error) {
+	s := schema.Snapshot{
+		Source: URL(dir), Store: "store", Durability: store.Durability(dir),
+		Count: len(files), Excluded: store.Excluded(dir), Previous: previous,
+	}
 	for _, f := range files {
 		s.Bytes += f.Size
 	}
@@ -199,7 +268,7 @@ func describe(dir string, key schema.Key, files []schema.SnapshotFile, excluded 
 	if err != nil {
 		return schema.Statement{}, err
 	}
-	if len(raw) > maxList {
+	if len(raw) > maxList || previous != "" && len(raw) > maxAgain {
 		s.Files = nil
 	}
 	return schema.NewStatement(schema.SnapshotV1, &s, schema.Descriptor{

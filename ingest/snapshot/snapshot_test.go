@@ -90,7 +90,7 @@ func TestThereAndBack(t *testing.T) {
 	var trees []schema.Key
 	for i, text := range []string{"A", "A", "B", "A"} {
 		put(t, file, text)
-		st, next, err := snapshot.Take(t.Context(), store, dir, cursor)
+		st, next, err := snapshot.Take(t.Context(), store, dir, cursor, snapshot.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestStatement(t *testing.T) {
 	put(t, filepath.Join(dir, ".retrace/ledger"), "x")
 	put(t, filepath.Join(dir, "f"), "12345")
 	store := newStore(t, filepath.Join(dir, ".retrace"))
-	st, _, err := snapshot.Take(t.Context(), store, dir, "")
+	st, _, err := snapshot.Take(t.Context(), store, dir, "", snapshot.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +135,35 @@ func TestStatement(t *testing.T) {
 	}
 }
 
+// The first statement of a folder lists its files; later ones do while the list
+// is small, so that thousands of them are.
+func TestListedAgain(t *testing.T) {
+	t.Parallel()
+	store, dir := newStore(t), t.TempDir()
+	for i := range 1000 {
+		put(t, filepath.Join(dir, fmt.Sprint(i)), "x")
+	}
+	var cursor string
+	for i, want := range []int{1000, 0} {
+		put(t, filepath.Join(dir, "0"), fmt.Sprint("state ", i))
+		st, next, err := snapshot.Take(t.Context(), store, dir, cursor, snapshot.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursor = next
+		var s schema.Snapshot
+		if err := schema.DecodePredicate(st, true, &s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Files) != want || s.Count != 1000 {
+			t.Errorf("statement %d lists %d of %d files, want %d of 1000", i, len(s.Files), s.Count, want)
+		}
+		if raw, err := st.Encode(); err != nil || i > 0 && len(raw) > 1024 {
+			t.Errorf("statement %d has %d bytes (%v)", i, len(raw), err)
+		}
+	}
+}
+
 func TestManyFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -142,7 +171,7 @@ func TestManyFiles(t *testing.T) {
 	for i := range 9000 {
 		put(t, filepath.Join(dir, fmt.Sprintf("%s%d", long, i)), "")
 	}
-	st, _, err := snapshot.Take(t.Context(), newStore(t), dir, "")
+	st, _, err := snapshot.Take(t.Context(), newStore(t), dir, "", snapshot.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +220,14 @@ func FuzzCursor(f *testing.F) {
 	}
 	f.Cleanup(func() { store.Close(context.Background()) })
 	f.Fuzz(func(t *testing.T, cursor string) {
-		st, next, err := snapshot.Take(t.Context(), store, dir, cursor)
+		st, next, err := snapshot.Take(t.Context(), store, dir, cursor, snapshot.Options{})
 		if err != nil {
 			if st.Type != "" || next != "" {
 				t.Errorf("Take(%q) failed and gave %q, %q", cursor, st.Type, next)
 			}
 			return
 		}
-		if _, again, err := snapshot.Take(t.Context(), store, dir, next); err != nil || again != next {
+		if _, again, err := snapshot.Take(t.Context(), store, dir, next, snapshot.Options{}); err != nil || again != next {
 			t.Errorf("Take(%q) gave the cursor %q, which gives %q, %v", cursor, next, again, err)
 		}
 	})
