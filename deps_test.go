@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"ingest/*":                 {"schema", "keys", "ingest", "ingest/kube"},
 	"ingest/csi":               {"schema", "keys", "verify", "ingest", "ingest/kube", "ingest/keep"},
 	"ingest/keep":              {},
+	"ingest/snapshot":          {"schema", "keys", "ingest", "ingest/keep"},
 	"ingest/kube":              {"schema", "ingest"},
 	"ingest/kube/kubetest":     {},
 	"ingest/s3/s3test":         {},

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/retrace-ledger/retrace/content"
+	"github.com/retrace-ledger/retrace/ingest/keep"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -41,7 +42,7 @@ type keptSnapshot struct {
 
 // judge says of each snapshot of source that is recorded whether the rules, or
 // anything else, keep it. The order is that of the ledger.
-func judge(ctx context.Context, v *lineage.View, store releasing, source string, rules *snapshot.Keep) ([]keptSnapshot, error) {
+func judge(ctx context.Context, v *lineage.View, store releasing, source string, rules *keep.Rules) ([]keptSnapshot, error) {
 	history, err := v.History(schema.NameSnapshot + ":" + source)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ type released struct {
 // keep lets go of what the rules of source do not keep. What is let go is
 // recorded first; when it returns before the store did, the next call has it
 // done. It returns how many snapshots it let go.
-func (b *book) keep(ctx context.Context, source string, rules snapshot.Keep) (int, error) {
+func (b *book) keep(ctx context.Context, source string, rules keep.Rules) (int, error) {
 	store, ok := b.store.(releasing)
 	if !ok {
 		return 0, errors.New("the content store is behind a server, which keeps its snapshots itself")
@@ -186,7 +187,7 @@ func isReleased(v *lineage.View, s keptSnapshot) (bool, error) {
 	return gone > last, nil
 }
 
-func (b *book) recordRelease(ctx context.Context, source string, rules snapshot.Keep, subjects []schema.Descriptor) error {
+func (b *book) recordRelease(ctx context.Context, source string, rules keep.Rules, subjects []schema.Descriptor) error {
 	cursor := schema.Cursor{Source: "release:" + source}
 	var err error
 	if cursor.From, err = b.log.Cursor(ctx, schema.DefaultNamespace, cursor.Source); err != nil {
@@ -264,48 +265,48 @@ func (w *watching) keeping(ctx context.Context, logger *slog.Logger) error {
 }
 
 // keepRules are the rules of the folders that are watched, by source.
-func (w *watching) keepRules() map[string]snapshot.Keep {
+func (w *watching) keepRules() map[string]keep.Rules {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := map[string]snapshot.Keep{}
+	all := map[string]keep.Rules{}
 	for name, r := range w.running {
-		if keep := r.keep(); keep != nil {
-			all[name] = *keep
+		if rules := r.keep(); rules != nil {
+			all[name] = *rules
 		}
 	}
 	return all
 }
 
 // keep are the rules of a source, nil where it has none.
-func (r *runningSource) keep() *snapshot.Keep {
+func (r *runningSource) keep() *keep.Rules {
 	place, err := r.config.place()
 	if err != nil || r.kind.Name != snapshot.Name {
 		return nil
 	}
-	keep, err := snapshot.KeepOf(place)
+	rules, err := snapshot.KeepOf(place)
 	if err != nil {
 		return nil // it would not be running
 	}
-	return keep
+	return rules
 }
 
 // recordKeep states which rules keep the snapshots of a source, where that is
 // not what was stated last.
-func (w *watching) recordKeep(ctx context.Context, source string, keep *snapshot.Keep) error {
-	rules := ""
-	if keep != nil {
-		rules = keep.String()
+func (w *watching) recordKeep(ctx context.Context, source string, rules *keep.Rules) error {
+	text := ""
+	if rules != nil {
+		text = rules.String()
 	}
 	cursor, err := w.b.log.Cursor(ctx, schema.DefaultNamespace, "config:"+keepSetting+":"+source)
-	if err != nil || rules == "" && cursor == "" {
+	if err != nil || text == "" && cursor == "" {
 		return err
 	}
-	return w.recordSetting(ctx, keepSetting, source, rules, map[string]string{"rules": rules, "source": source})
+	return w.recordSetting(ctx, keepSetting, source, text, map[string]string{"rules": text, "source": source})
 }
 
 // statedKeep are the rules that were stated last for a source, nil where there
 // are none.
-func (b *book) statedKeep(ctx context.Context, source string) (*snapshot.Keep, error) {
+func (b *book) statedKeep(ctx context.Context, source string) (*keep.Rules, error) {
 	cursor, err := b.log.Cursor(ctx, schema.DefaultNamespace, "config:"+keepSetting+":"+source)
 	if err != nil || cursor == "" {
 		return nil, err
@@ -317,6 +318,6 @@ func (b *book) statedKeep(ctx context.Context, source string) (*snapshot.Keep, e
 	if s.Value == "" {
 		return nil, nil
 	}
-	k, err := snapshot.ParseKeep(s.Value)
+	k, err := keep.Parse(s.Value)
 	return &k, err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/retrace-ledger/retrace/content"
 	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/keep"
 	"github.com/retrace-ledger/retrace/ingest/snapshot"
 	"github.com/retrace-ledger/retrace/schema"
 )
@@ -69,7 +70,7 @@ func (k *kept) take(t *testing.T, text string) schema.Key {
 
 func (k *kept) keepAndCollect(t *testing.T) content.Collected {
 	t.Helper()
-	if _, err := k.keep(t.Context(), k.source, snapshot.Keep{Last: 2}); err != nil {
+	if _, err := k.keep(t.Context(), k.source, keep.Rules{Last: 2}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := k.store.(releasing).Collect(t.Context(), k.needed)
@@ -192,7 +193,7 @@ func TestKeepCrash(t *testing.T) {
 	k.take(t, "c")
 	whole := k.store.(*content.Store)
 	k.store = failing{whole}
-	if _, err := k.keep(t.Context(), k.source, snapshot.Keep{Last: 2}); !errors.Is(err, errCrash) {
+	if _, err := k.keep(t.Context(), k.source, keep.Rules{Last: 2}); !errors.Is(err, errCrash) {
 		t.Fatalf("keep = %v, want the crash", err)
 	}
 	size := k.log.Size()

@@ -319,7 +319,7 @@ func TestKeep(t *testing.T) {
 	if w.held["snap-07"] || w.held["snap-09"] {
 		t.Errorf("the driver still holds what no rule keeps: %v", w.held)
 	}
-	if got := k.takings(t); !slices.Contains(got, "delete raw not among last 2 csi://"+driverName+"/snap-09") {
+	if got := k.takings(t); !slices.Contains(got, "delete raw not among {\"last\":2} csi://"+driverName+"/snap-09") {
 		t.Errorf("recorded: %q", got)
 	}
 
@@ -489,7 +489,7 @@ func TestTakeRefuses(t *testing.T) {
 		{`{"every":"10","class":"c"}`, `with.take.every: "10" is not a span`},
 		{`{"every":"30s","class":"c"}`, "at least 1m"},
 		{`{"every":"10m","class":"c","keep":{}}`, "with.take.keep: it keeps nothing"},
-		{`{"every":"10m","class":"c","keep":{"last":-1}}`, "with.take.keep: last: -1 is negative"},
+		{`{"every":"10m","class":"c","keep":{"last":-1}}`, "with.take.keep: last is negative"},
 		{`{"every":"10m","class":"c","keep":{"yearly":1}}`, "with.take.keep.yearly: there is no such setting"},
 	} {
 		raw := `{"kubeconfig":` + fmt.Sprintf("%q", kubetest.Kubeconfig(t, w.front.URL)) + `,"take":` + tt.take + `}`

@@ -2,80 +2,134 @@
 package keep
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Rules say which snapshots stay: each rule keeps some, and one that no rule
-// keeps goes. Hours and days are those of UTC.
+// Rules are those by which snapshots stay, as users of restic and kopia know
+// them. A snapshot stays if any of them keeps it.
 type Rules struct {
-	Last    int `json:"last,omitzero"`    // so many of the newest
-	Hourly  int `json:"hourly,omitzero"`  // the newest of each of so many hours that have one
-	Daily   int `json:"daily,omitzero"`   // of days
-	Weekly  int `json:"weekly,omitzero"`  // of weeks, which begin on Monday (ISO 8601)
-	Monthly int `json:"monthly,omitzero"` // of months
+	Last    int `json:"last,omitempty"`    // the newest so many
+	Hourly  int `json:"hourly,omitempty"`  // the newest of each of the last so many hours that have one
+	Daily   int `json:"daily,omitempty"`   // of days
+	Weekly  int `json:"weekly,omitempty"`  // of weeks, Monday to Sunday (ISO 8601)
+	Monthly int `json:"monthly,omitempty"` // of months
+	// Within keeps all that are not older than the newest one by more.
+	Within Span `json:"within,omitempty"`
 }
 
-// Check refuses rules that keep nothing.
-func (r Rules) Check() error {
-	for name, n := range map[string]int{"last": r.Last, "hourly": r.Hourly, "daily": r.Daily, "weekly": r.Weekly, "monthly": r.Monthly} {
-		if n < 0 {
-			return fmt.Errorf("%s: %d is negative", name, n)
+// Span is a time.Duration, written as such in JSON: "72h".
+type Span time.Duration
+
+// MarshalText writes the span.
+func (s Span) MarshalText() ([]byte, error) { return []byte(time.Duration(s).String()), nil }
+
+// UnmarshalText reads a span: hours, minutes and seconds as Go writes them, or a
+// number of days as "30d".
+func (s *Span) UnmarshalText(text []byte) error {
+	var d time.Duration
+	var err error
+	if days, ok := strings.CutSuffix(string(text), "d"); ok {
+		var n int
+		if _, err = fmt.Sscanf(days+" ", "%d ", &n); err == nil && (fmt.Sprint(n) != days || n > 36500) {
+			err = errors.New("not a number of days")
+		}
+		d = time.Duration(n) * 24 * time.Hour
+	} else {
+		d, err = time.ParseDuration(string(text))
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not a span such as 72h or 30d", text)
+	}
+	*s = Span(d)
+	return nil
+}
+
+// Check refuses rules that keep nothing, or are none.
+func (k Rules) Check() error {
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{{"last", int64(k.Last)}, {"hourly", int64(k.Hourly)}, {"daily", int64(k.Daily)}, {"weekly", int64(k.Weekly)}, {"monthly", int64(k.Monthly)}, {"within", int64(k.Within)}} {
+		if n.value < 0 {
+			return fmt.Errorf("%s is negative", n.name)
 		}
 	}
-	if r == (Rules{}) {
-		return fmt.Errorf("it keeps nothing: want at least one of last, hourly, daily, weekly and monthly")
+	if k == (Rules{}) {
+		return errors.New("it keeps nothing: give at least one of last, hourly, daily, weekly, monthly and within")
 	}
 	return nil
 }
 
-// String is the rules in words, such as "last 3, daily 7".
-func (r Rules) String() string {
-	var parts []string
-	for _, p := range []struct {
-		name string
-		n    int
-	}{{"last", r.Last}, {"hourly", r.Hourly}, {"daily", r.Daily}, {"weekly", r.Weekly}, {"monthly", r.Monthly}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%s %d", p.name, p.n))
-		}
+// String writes the rules as the configuration does.
+func (k Rules) String() string {
+	raw, err := json.Marshal(k)
+	if err != nil {
+		return err.Error() // numbers and a span: cannot be
 	}
-	return strings.Join(parts, ", ")
+	return string(raw)
 }
 
-// Kept says of snapshots taken at the given times, in any order, which rules keep
-// each; one that none keeps has none. It depends on the times alone: where no new
-// ones are taken, none goes.
-func (r Rules) Kept(times []time.Time) [][]string {
-	newest := make([]int, len(times)) // first
-	for i := range newest {
-		newest[i] = i
+// Parse reads what String wrote.
+func Parse(text string) (Rules, error) {
+	var k Rules
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&k)
+	if err == nil {
+		err = k.Check()
 	}
-	slices.SortStableFunc(newest, func(a, b int) int { return times[b].Compare(times[a]) })
+	if err != nil {
+		return k, fmt.Errorf("reading keep rules %q: %w", text, err)
+	}
+	return k, nil
+}
+
+// Kept says for snapshots taken at the given times which rules keep each: none
+// where the list is empty. Hours, days, weeks and months are those of UTC, so
+// that no hour comes twice and every machine says the same. The order of times
+// does not matter; where two are equal, the later in the list is the newer.
+//
+// Nothing depends on what time it is: when no snapshots are taken any more,
+// because nothing changes or nobody looks, none of those that are there goes.
+func (k Rules) Kept(times []time.Time) [][]string {
 	kept := make([][]string, len(times))
-	for _, rule := range []struct {
+	order := make([]int, len(times))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return times[a].Compare(times[b]) })
+	slices.Reverse(order)
+	rules := []struct {
 		name   string
-		n      int
-		period func(t time.Time) string
+		left   int
+		period func(time.Time) string
+		last   string
 	}{
-		{"last", r.Last, func(t time.Time) string { return "" }},
-		{"hourly", r.Hourly, func(t time.Time) string { return t.Format("2006-01-02T15") }},
-		{"daily", r.Daily, func(t time.Time) string { return t.Format("2006-01-02") }},
-		{"weekly", r.Weekly, func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, "W", w) }},
-		{"monthly", r.Monthly, func(t time.Time) string { return t.Format("2006-01") }},
-	} {
-		left, last := rule.n, ""
-		for _, i := range newest {
-			if left == 0 {
-				break
-			}
-			if p := rule.period(times[i].UTC()); p == "" || p != last {
-				last = p
-				left--
+		{"hourly", k.Hourly, func(t time.Time) string { return t.Format("2006-01-02T15") }, ""},
+		{"daily", k.Daily, func(t time.Time) string { return t.Format("2006-01-02") }, ""},
+		{"weekly", k.Weekly, func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprintf("%d-%02d", y, w) }, ""},
+		{"monthly", k.Monthly, func(t time.Time) string { return t.Format("2006-01") }, ""},
+	}
+	for n, i := range order {
+		t := times[i].UTC()
+		if n < k.Last {
+			kept[i] = append(kept[i], "last")
+		}
+		for r := range rules {
+			rule := &rules[r]
+			if p := rule.period(t); rule.left > 0 && p != rule.last {
+				rule.last = p
+				rule.left--
 				kept[i] = append(kept[i], rule.name)
 			}
+		}
+		if k.Within > 0 && times[order[0]].Sub(t) <= time.Duration(k.Within) {
+			kept[i] = append(kept[i], "within")
 		}
 	}
 	return kept

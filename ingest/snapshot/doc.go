@@ -6,6 +6,6 @@
 // (see the index of package content), are not read again, unless the setting
 // read says so. What is kept already is not written again.
 //
-// Which snapshots stay in the store is for keep rules (see [Keep]); what is
+// Which snapshots stay in the store is for keep rules (package keep); what is
 // recorded stays recorded.
 package snapshot

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 
 	"github.com/retrace-ledger/retrace/ingest"
+	"github.com/retrace-ledger/retrace/ingest/keep"
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -97,7 +98,7 @@ type settings struct {
 	// Read is "changed", which is the default, or "all".
 	Read string `json:"read"`
 	// Keep says which snapshots stay in the content store; without it, all.
-	Keep *Keep `json:"keep"`
+	Keep *keep.Rules `json:"keep"`
 }
 
 const (
@@ -116,7 +117,7 @@ func settingsOf(place ingest.Place) (settings, error) {
 		return s, ingest.Setting("read", fmt.Errorf("%q is neither %q nor %q", s.Read, readChanged, readAll))
 	}
 	if s.Keep != nil {
-		if err := s.Keep.check(); err != nil {
+		if err := s.Keep.Check(); err != nil {
 			return s, ingest.Setting("keep", err)
 		}
 	}
@@ -125,7 +126,7 @@ func settingsOf(place ingest.Place) (settings, error) {
 
 // KeepOf returns the keep rules of a folder in retrace.yaml, nil where it has
 // none.
-func KeepOf(place ingest.Place) (*Keep, error) {
+func KeepOf(place ingest.Place) (*keep.Rules, error) {
 	s, err := settingsOf(place)
 	return s.Keep, err
 }
