@@ -1048,7 +1048,37 @@ class _Facts:
             else:
                 self._relate(at, key, "layersOf")
 
-    def _snapshot(self, subjects, p, _statement):
+    def _volume(self, subjects, p, statement):
+        """A snapshot of a volume: its names point to where it is, or else to the state that is described."""
+        volume, name = p["volume"], "snapshot:" + p["source"]
+        if subjects[0].get("name") != name + "#" + volume["name"]:
+            raise ValueError("its first subject is not the snapshot")
+        _check_predicate_digest(statement)
+        key, gone = self._subjects(subjects), bool(volume.get("deleted"))
+        uri, claim = volume.get("uri"), volume.get("claim")
+        if not uri and not volume.get("error") and not gone:
+            raise ValueError("a snapshot without a location has an error, or is deleted")
+        if uri:
+            key = self._add("uri:" + uri, uri)
+            if claim:
+                self._relate(key, self._add("uri:" + claim, claim), "located")
+                if not gone:
+                    self.names.append((name, key, "", False))
+        self.names.append((name + "#" + volume["name"], key, "", gone))
+
+    def _claim(self, subjects, p, _statement):
+        """What the content of a volume claim was made from."""
+        self._subjects(subjects)
+        key, made = self._add("uri:" + p["claim"], p["claim"]), p.get("from") or []
+        if not made and not p.get("deleted") or not all(d.get("uri") and not d.get("digest") and not d.get("content") for d in made):
+            raise ValueError("what a claim was made from has a location")
+        for d in made:
+            self._relate(key, self._describe(d), "restored")
+
+    def _snapshot(self, subjects, p, statement):
+        if p.get("volume") is not None:
+            self._volume(subjects, p, statement)
+            return
         files, source = p.get("files") or [], p["source"]
         if len(files) > 10000 or not all(f["type"] != "file" or (f.get("size") or 0) >= 0 and _is_digest("sha256", f.get("sha256")) for f in files):
             raise ValueError("a file of a snapshot has a size and a digest")
@@ -1372,7 +1402,7 @@ class _Walk:
 # Grades of evidence, strongest first.
 _EVIDENCE = ("attested", "observed", "claimed")
 # Relations that lead upstream; partOf does where a step made the part.
-_FOLLOWED = {"base", "builtOf", "platform", "inIndex", "configOf", "alias", "located", "holds", "runs", "serves", "applied", "pins", "refers"}
+_FOLLOWED = {"base", "builtOf", "platform", "inIndex", "configOf", "alias", "located", "holds", "runs", "serves", "applied", "pins", "refers", "restored"}
 # What equals others because it is empty: files and folders.
 _EMPTY = {"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
           "retraceTree1:3371c0688dcfd6a0e030491f42d24fa5d2e5da632cf08b514e7d86ce8726da2c"}
@@ -1601,8 +1631,16 @@ _PREDICATES = {
     "tag/v1": ({"repository": _WORD, "tag": _WORD, "old": _optional_key, "deleted": bool, "previous": _HASH}, _Facts._tag),
     "snapshot/v1": ({
         "source": _WORD, "store": str, "handle": str, "count": _count, "bytes": _count, "excluded": [str], "run": str, "version": str, "etag": str, "modified": _moment,
+        "durability": "|same-disk|other-disk|remote", "volume?": {
+            "name": _WORD, "uid": str, "uri": str, "claim": str, "class": str, "deletionPolicy": "|Retain|Delete", "content": str, "volumeHandle": str, "sourceVolumeMode": str,
+            "group": str, "created": _moment, "error": str, "labels": {str: str}, "pods": [{"pod": str, "uid": str, "run": str, "readOnly": bool}], "deleted": bool},
         "previous": _HASH, "files": [{"path": lambda v: isinstance(v, str) and _is_path(v), "type": "file|folder|link", "exec": bool, "size": int, "sha256": str, "target": str,
                                       "version": str, "etag": str}]}, _Facts._snapshot),
+    "claim/v1": ({
+        "cluster": _WORD, "claim": "pvc://.*", "uid": str, "from": [_DESCRIPTOR], "deleted": bool, "previous": _HASH}, _Facts._claim),
+    "taking/v1": ({
+        "action": "take|delete", "source": _WORD, "name": "[^/]*/[^/]*", "uid": _WORD, "claim": "pvc://.*", "owner": _WORD, "reason": _WORD, "run": str, "uri": str}, _Facts._subjects),
+    "release/v1": ({"source": _WORD, "rules": _WORD, "previous": _HASH}, _Facts._subjects),
     "model/v1": ({
         "name": lambda v: re.fullmatch(r"(?![/.])[^@:# \t\n=]+", v) and len(v.encode()) <= 256, "version": r"[^@ \t\n]+", "resource?": _DESCRIPTOR, "run": str, "path": str,
         "moved": bool, "deleted": bool, "previous": _HASH, "metrics": {str: object}, "labels": {str: str}}, _Facts._model),
