@@ -53,7 +53,7 @@ func Rules() []Rule {
 		{"content-elsewhere", Blocks, "its content was kept on another host only", "take a snapshot of it into this ledger's content store"},
 		{"content-missing", Blocks, "its digest is recorded but its bytes were not kept", "take a snapshot while the bytes still exist; until then only the digest can be checked"},
 		{"content-released", Blocks, "its bytes were let go by the keep rules of its source", "what is recorded of it stays; to keep such snapshots, widen the rules (`keep:`), take them by hand, or use them in a recorded step before they are let go"},
-		{"non-durable-snapshot", Risks, "its only snapshot is kept on the disk that it was taken of, and is lost with it", "keep content on another disk or in an object store (`content:` in retrace.yaml), and take a snapshot again"},
+		{"non-durable-snapshot", Risks, "its only snapshot is kept on the disk that it was taken of, and is lost with it", "keep content on another disk or in an object store (content.yaml in the ledger), and take a snapshot again"},
 		{"not-recorded", Blocks, "no step that made it was recorded", "record the step with `retrace run`, or its provenance with `retrace record`"},
 		{"outside-root", Blocks, "an input or output lies outside the working root, so the step cannot be laid out elsewhere", "move the file below the working root"},
 		{"code-not-captured", Blocks, "the command names a file that was neither declared nor in the commit, so its bytes were not kept", "commit the file, or declare it with --in"},
