@@ -123,6 +123,22 @@ func TestModelsAtATime(t *testing.T) {
 	}
 }
 
+// TestAliasIsNeverTheNewest names an alias last and asks for the model without a
+// version.
+func TestAliasIsNeverTheNewest(t *testing.T) {
+	log := lineagetest.New(t)
+	one, two := lineagetest.File("f", "A"), lineagetest.File("f", "B")
+	log.Add(lineagetest.Model(t, "m", "1", "", one))
+	log.Add(lineagetest.Model(t, "m", "2", "", two))
+	log.Add(lineagetest.Statement(t, schema.ModelV1, schema.Model{Name: "m", Version: "champion", Alias: true}, one))
+	v := log.View(t)
+	for ref, want := range map[string]string{"m": "B", "m@champion": "A"} {
+		if r, err := v.Resolve(ref); err != nil || r.Start.Key != lineagetest.FileKey(want) {
+			t.Errorf("Resolve(%s) = %v, %v; want %s", ref, r.Start.Key, err, want)
+		}
+	}
+}
+
 // TestSourceTime checks that a source's own time counts, unless it lies in the
 // ledger's future.
 func TestSourceTime(t *testing.T) {

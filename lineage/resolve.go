@@ -146,7 +146,7 @@ func (v *View) resolveModel(text string) (Ref, error) {
 		found = append(found, p)
 	}
 	for _, p := range vouched(found) {
-		if newest == nil || p.Entry > newest.Entry {
+		if newest == nil || newest.Alias && !p.Alias || newest.Alias == p.Alias && p.Entry > newest.Entry {
 			newest = &p
 		}
 	}

@@ -142,6 +142,7 @@ type NameFact struct {
 	Old     string // what it pointed at before, where the source says
 	Forced  bool
 	Deleted bool      // the name no longer points anywhere; Key is where it pointed last
+	Alias   bool      `json:",omitzero"` // of a version of a model: it moves from one to another
 	At      time.Time // by the source's clock; zero if it does not say
 }
 
@@ -255,7 +256,7 @@ func (s Statement) Facts() (*Facts, error) {
 	case ModelV1:
 		err = predicate(s, true, func(p *Model) error {
 			key := b.model(s, p)
-			b.name(NameFact{Name: ModelName(p.Name, p.Version), Key: key, Run: p.Run, Forced: p.Moved, Deleted: p.Deleted})
+			b.name(NameFact{Name: ModelName(p.Name, p.Version), Key: key, Run: p.Run, Forced: p.Moved, Deleted: p.Deleted, Alias: p.Alias})
 			b.f.Summary = moved(p.Name+"@"+p.Version, p.Deleted, p.Moved)
 			return nil
 		})

@@ -731,6 +731,9 @@ type Model struct {
 	Run      string      `json:"run,omitempty"`   // run ID of the step that made it
 	Path     string      `json:"path,omitempty"`  // where that step wrote it
 	Moved    bool        `json:"moved,omitempty"` // the version pointed elsewhere before
+	// Alias says that the version is a name that a registry moves from one version
+	// to another: it is never the newest.
+	Alias bool `json:"alias,omitzero"`
 	// Deleted says that the version points nowhere any more; Resource or the subject
 	// is where it pointed last.
 	Deleted  bool              `json:"deleted,omitzero"`

@@ -1643,7 +1643,7 @@ _PREDICATES = {
     "release/v1": ({"source": _WORD, "rules": _WORD, "previous": _HASH}, _Facts._subjects),
     "model/v1": ({
         "name": lambda v: re.fullmatch(r"(?![/.])[^@:# \t\n=]+", v) and len(v.encode()) <= 256, "version": r"[^@ \t\n]+", "resource?": _DESCRIPTOR, "run": str, "path": str,
-        "moved": bool, "deleted": bool, "previous": _HASH, "metrics": {str: object}, "labels": {str: str}}, _Facts._model),
+        "moved": bool, "alias": bool, "deleted": bool, "previous": _HASH, "metrics": {str: object}, "labels": {str: str}}, _Facts._model),
     "deployment/v1": ({
         "workload": "[^/]*(/[^/]*){3}", "uid": str, "models": [_DESCRIPTOR], "images": {str: str}, "deleted": bool, "previous": _HASH,
         "containers": [{"name": _WORD, "image": _WORD, "digest": _optional_key, "platform": str}],

@@ -273,7 +273,7 @@ func (r *reading) aliases() error {
 		if !ok {
 			version = modelVersion{Name: model, Source: "models:/" + model + "/" + was.Version}
 		}
-		st, err := version.named(schema.Model{Name: model, Version: alias, Moved: was.Version != "" && to != "", Deleted: to == "", Previous: was.Previous})
+		st, err := version.named(schema.Model{Name: model, Version: alias, Alias: true, Moved: was.Version != "" && to != "", Deleted: to == "", Previous: was.Previous})
 		if err == nil {
 			err = r.move(name, to, st)
 		} else {
