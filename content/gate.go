@@ -31,7 +31,7 @@ func (s *Store) enter(ctx context.Context) (leave func(), err error) {
 	if err := s.afresh(ctx); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }
 
 // enterToRead is enter for reading, where perhaps nothing can be written: then
@@ -44,7 +44,7 @@ func (s *Store) enterToRead(ctx context.Context) (leave func(), err error) {
 	if err := s.afresh(ctx); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }
 
 // enterAlone waits until nobody reads or writes, and keeps all out.
@@ -53,7 +53,7 @@ func (s *Store) enterAlone() (leave func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("entering the content store: %w", err)
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }
 
 // afresh has the repository forget what was collected since it was read.

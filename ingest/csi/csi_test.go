@@ -258,7 +258,7 @@ func (w *world) look(t *testing.T, src ingest.Source, cursor *string) []string {
 		if e.Cursor != "" {
 			*cursor = e.Cursor
 		}
-		line := ""
+		var line string
 		switch {
 		case e.Skipped != nil:
 			line = fmt.Sprintf("left out %s: %v", e.Skipped.Object, e.Skipped.Reason)

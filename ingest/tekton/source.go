@@ -211,6 +211,6 @@ func (s *source) Wait(ctx context.Context, from string) error {
 	go func() { ended <- s.pipelines.Wait(ctx, at.Pipelines) }()
 	first := <-ended
 	stop()
-	<-ended
+	_ = <-ended // it was told to
 	return first
 }
