@@ -3,6 +3,7 @@ package graphql
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/retrace-ledger/retrace/lineage"
 	"github.com/retrace-ledger/retrace/schema"
@@ -83,6 +84,9 @@ func (r *resource) Names(ctx context.Context) (*[]*name, error) {
 	pointed, err := r.in.NamesOf(r.r.Key)
 	if err != nil {
 		return nil, err
+	}
+	if at := r.in.View.Time(); !at.IsZero() {
+		pointed = slices.DeleteFunc(pointed, func(p lineage.Pointed) bool { return p.At.After(at) })
 	}
 	if len(pointed) > maxList {
 		return nil, listLimit("names", len(pointed))

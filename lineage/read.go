@@ -475,8 +475,7 @@ func (v *View) pointed(txn *badger.Txn, n schema.NameFact, entry int64) (Pointed
 	return Pointed{n, entry, e.Evidence}, err
 }
 
-// NamesOf are the names that ever pointed at k, up to the view's time, in the
-// ledger's order.
+// NamesOf are the names that ever pointed at k, in the ledger's order.
 func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 	var out []Pointed
 	err := v.read(func(txn *badger.Txn) error {
@@ -496,9 +495,7 @@ func (v *View) NamesOf(k schema.Key) ([]Pointed, error) {
 				return fmt.Errorf("reading name %s of entry %d: %w", name, entry, err)
 			}
 			p, err := v.pointed(txn, n, entry)
-			if err == nil && (v.time.IsZero() || !p.At.After(v.time)) {
-				out = append(out, p)
-			}
+			out = append(out, p)
 			return err
 		})
 	})
