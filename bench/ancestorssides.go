@@ -132,7 +132,7 @@ func openRetrace(ctx context.Context, dir string, contest *ledgerbench.Contest) 
 	return serve(s, api)
 }
 
-func parseNoKey([]byte) (schema.PublicKey, error) { return schema.PublicKey{ID: "bench"}, nil }
+func parseNoKey(schema.Trust) (schema.PublicKey, error) { return schema.PublicKey{ID: "bench"}, nil }
 
 // serve has s answer over HTTP on the loopback, by api or, if that is nil, from
 // its walk. All are asked in one way: by one client over one connection, which
