@@ -27,6 +27,7 @@ cd "$work"
 ./bench -rounds 1 -turn 100ms -entries 256 -proofs 1000 -models 100 appends proofs models ancestors
 "$retrace" bench append --callers 1,64 --entries 256
 "$retrace" bench lineage --models 100
+"$retrace" bench snapshot --size 20 --rounds 5 --baseline links
 "$retrace" bench growth --sizes 1000,10000 -o json >growth.json
 "$retrace" bench growth --from growth.json
 "$retrace" bench growth --from growth.json -o svg | grep -c '<circle' >points
