@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 
@@ -207,10 +208,11 @@ func (s *source) Wait(ctx context.Context, from string) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 2)
-	go func() { ended <- s.tasks.Wait(ctx, at.Tasks) }()
-	go func() { ended <- s.pipelines.Wait(ctx, at.Pipelines) }()
+	var both sync.WaitGroup
+	both.Go(func() { ended <- s.tasks.Wait(ctx, at.Tasks) })
+	both.Go(func() { ended <- s.pipelines.Wait(ctx, at.Pipelines) })
 	first := <-ended
 	stop()
-	_ = <-ended // it was told to
+	both.Wait()
 	return first
 }
