@@ -34,10 +34,10 @@ type Store struct {
 	step func() error // called between the steps of Collect by tests
 
 	mu        sync.Mutex
-	rep       *repository // nil until bytes are read or written
-	collected string      // what the marker of Collect said when rep was read
+	rep       *repository                  // nil until bytes are read or written
+	collected string                       // what the marker of Collect said when rep was read
 	pages     map[[sha256.Size]byte]string // handles of pages that are in rep since then, by what they say
-	pulled    time.Time   // when a key was last looked for in the remote store
+	pulled    time.Time                    // when a key was last looked for in the remote store
 }
 
 // Options of a store. The zero value excludes nothing.
