@@ -107,6 +107,9 @@ func (s *Store) Collect(ctx context.Context, needed func(schema.Key) (bool, erro
 	if err != nil {
 		return c, err
 	}
+	if err := s.afresh(ctx); err != nil {
+		return c, err
+	}
 	if err := rep.rep.Refresh(ctx); err != nil {
 		return c, fmt.Errorf("collecting in %s: %w", s.dir, err)
 	}

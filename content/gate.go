@@ -2,6 +2,7 @@ package content
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,7 +73,7 @@ func (s *Store) afresh(ctx context.Context) error {
 			return fmt.Errorf("entering the content store: %w", err)
 		}
 	}
-	s.collected = string(raw)
+	s.collected, s.pages = string(raw), map[[sha256.Size]byte]string{}
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/retrace-ledger/retrace/schema"
 )
 
@@ -241,10 +243,13 @@ func (x *keyIndex) add(added ...line) error {
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return fmt.Errorf("adding to the content store's keys: %w", err)
 	}
+	var g errgroup.Group
+	g.SetLimit(transfers) // each waits for the disk
 	for name, b := range lines {
-		if err := appendDurably(filepath.Join(x.dir, name), b, parsesAsRecord); err != nil {
-			return fmt.Errorf("adding to the content store's keys: %w", err)
-		}
+		g.Go(func() error { return appendDurably(filepath.Join(x.dir, name), b, parsesAsRecord) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("adding to the content store's keys: %w", err)
 	}
 	return syncDir(x.dir)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -141,10 +142,11 @@ type session struct {
 	r       *repository
 	w       repo.RepositoryWriter
 	started time.Time
+	pages   map[[sha256.Size]byte]string // that it wrote
 }
 
 func (r *repository) begin(ctx context.Context) (*session, error) {
-	s := &session{r: r, started: time.Now()}
+	s := &session{r: r, started: time.Now(), pages: map[[sha256.Size]byte]string{}}
 	_, w, err := r.rep.NewWriter(ctx, repo.WriteSessionOptions{Purpose: "retrace"})
 	if err != nil {
 		return nil, err

@@ -2,10 +2,12 @@ package content
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -35,6 +37,19 @@ const (
 	maxDepth   = 2048
 )
 
+// maxPages is how many pages a store remembers.
+const maxPages = 1 << 18
+
+// remember notes the pages that a session wrote, once they are durable.
+func (s *Store) remember(w *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pages)+len(w.pages) > maxPages {
+		s.pages = map[[sha256.Size]byte]string{}
+	}
+	maps.Copy(s.pages, w.pages)
+}
+
 // list writes the pages of a folder.
 func (s *Store) list(ctx context.Context, w *session, files []schema.SnapshotFile, added map[schema.Key]record) (record, error) {
 	folder := record{kind: kindFolder}
@@ -63,7 +78,7 @@ func (s *Store) list(ctx context.Context, w *session, files []schema.SnapshotFil
 		if f.Type != typeFolder {
 			continue
 		}
-		handle, err := writePage(ctx, w, in[f.Path])
+		handle, err := s.writePage(ctx, w, in[f.Path])
 		if err != nil {
 			return folder, err
 		}
@@ -72,14 +87,36 @@ func (s *Store) list(ctx context.Context, w *session, files []schema.SnapshotFil
 		above[i].Object = handle
 	}
 	var err error
-	folder.handle, err = writePage(ctx, w, in["."])
+	folder.handle, err = s.writePage(ctx, w, in["."])
 	return folder, err
 }
 
-func writePage(ctx context.Context, w *session, members []member) (string, error) {
-	return w.write(ctx, pages, 0, func(dst io.Writer) error {
-		return json.NewEncoder(dst).Encode(page{Version: 1, Members: members})
+// writePage writes one page, unless this store wrote the same before and nothing
+// was collected since: asking kopia for each of many pages whether it has it
+// takes longer the more sessions wrote its index.
+func (s *Store) writePage(ctx context.Context, w *session, members []member) (string, error) {
+	raw, err := json.Marshal(page{Version: 1, Members: members})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	s.mu.Lock()
+	handle, ok := s.pages[sum]
+	s.mu.Unlock()
+	if ok {
+		return handle, nil
+	}
+	if handle, ok := w.pages[sum]; ok {
+		return handle, nil
+	}
+	handle, err = w.write(ctx, pages, 0, func(dst io.Writer) error {
+		_, err := dst.Write(raw)
+		return err
 	})
+	if err == nil {
+		w.pages[sum] = handle
+	}
+	return handle, err
 }
 
 // members reads the listing of a folder and checks it against the folder's key.

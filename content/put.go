@@ -163,6 +163,7 @@ func (s *Store) keep(ctx context.Context, t *tree, key schema.Key, files []schem
 			return err
 		}
 	}
+	s.remember(w)
 	var lines []line
 	for k, r := range added {
 		switch {

@@ -2,6 +2,7 @@ package content
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,9 +34,10 @@ type Store struct {
 	step func() error // called between the steps of Collect by tests
 
 	mu        sync.Mutex
-	rep       *repository // nil until bytes are read or written
-	collected string      // what the marker of Collect said when rep was read
-	pulled    time.Time   // when a key was last looked for in the remote store
+	rep       *repository                  // nil until bytes are read or written
+	collected string                       // what the marker of Collect said when rep was read
+	pages     map[[sha256.Size]byte]string // handles of pages that are in rep since then, by what they say
+	pulled    time.Time                    // when a key was last looked for in the remote store
 }
 
 // Options of a store. The zero value excludes nothing.
@@ -62,7 +64,7 @@ func Open(_ context.Context, dir string, opts *Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the content store %s: %w", dir, err)
 	}
-	s := &Store{dir: abs, keys: keyIndex{dir: filepath.Join(abs, "keys")}}
+	s := &Store{dir: abs, pages: map[[sha256.Size]byte]string{}, keys: keyIndex{dir: filepath.Join(abs, "keys")}}
 	if opts != nil {
 		s.cache, s.owner, s.remote = opts.Cache, opts.Owner, opts.Remote
 		for _, e := range opts.Exclude {

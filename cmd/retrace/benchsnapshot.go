@@ -242,17 +242,17 @@ var benchFiles = []struct {
 	count      int
 	bytes      int
 }{
-	{"checkpoint", "run%d/checkpoint.bin", 16, 20 << 20},
-	{"table", "data/part%d.csv", 400, 1 << 20},
-	{"notebook", "notebooks/topic%d/analysis.ipynb", 1600, 150 << 10},
-	{"small", "project%d/config.json", 18000, 2 << 10},
+	{"checkpoint", "runs/%03d/checkpoint-%d.bin", 16, 20 << 20},
+	{"table", "data/%03d/part-%d.csv", 400, 1 << 20},
+	{"notebook", "notebooks/%03d/analysis-%d.ipynb", 1600, 150 << 10},
+	{"small", "projects/%03d/config-%d.json", 18000, 2 << 10},
 }
 
 // fill makes the folder, and returns how many files it has.
 func (o *snapshotBench) fill() (files int, err error) {
 	for _, f := range benchFiles {
 		for i := range max(1, f.count*o.size/1000) {
-			name := filepath.Join(o.tree, fmt.Sprintf(strings.Replace(f.name, "%d", "%03d/%d", 1), i/100, i))
+			name := filepath.Join(o.tree, fmt.Sprintf(f.name, i/100, i))
 			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 				return 0, err
 			}
